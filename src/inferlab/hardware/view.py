@@ -1,0 +1,94 @@
+"""The monitor's live table. Drawing costs more than sampling, so it is held to twice a second."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from inferlab.hardware.nvml import GpuIdentity, gpu_processes
+from inferlab.hardware.sample import GpuSample
+
+REDRAW_PERIOD_S = 0.5
+PROCESS_PERIOD_S = 2.0
+GIB = 2**30
+COLUMNS = (
+    "GPU", "Util", "SM", "占用率", "Tensor", "DRAM", "显存", "功率", "SM 时钟", "温度", "降频原因",
+)  # fmt: skip
+
+
+class LiveView:
+    """Shows the latest sample of each GPU; `update` may be called at any rate."""
+
+    def __init__(self, gpus: Sequence[GpuIdentity], *, processes: bool) -> None:
+        self._gpus = {gpu.index: gpu for gpu in gpus}
+        self._processes = processes
+        self._process_lines: list[str] = []
+        self._processes_due_s = self._redraw_due_s = 0.0
+        self._live = Live(console=Console(), auto_refresh=False)
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last table on the screen."""
+        self._live.stop()
+
+    def update(self, samples: Sequence[GpuSample]) -> None:
+        """Redraw if the last drawing is old enough."""
+        now_s = time.monotonic()
+        if now_s < self._redraw_due_s:
+            return
+        self._redraw_due_s = now_s + REDRAW_PERIOD_S
+        self._live.update(self._table(samples, now_s), refresh=True)
+
+    def _table(self, samples: Sequence[GpuSample], now_s: float) -> Table:
+        table = Table(*COLUMNS, caption=self._caption(now_s), caption_justify="left")
+        for each in samples:
+            table.add_row(*cells(each, self._gpus[each.index]))
+        return table
+
+    def _caption(self, now_s: float) -> str | None:
+        if self._processes and now_s >= self._processes_due_s:
+            self._processes_due_s = now_s + PROCESS_PERIOD_S
+            found = [each for index in self._gpus for each in gpu_processes(index)]
+            self._process_lines = [
+                f"GPU {p.index}  {p.pid}  {p.name}  {gib(p.used_bytes)}" for p in found
+            ]
+        return "\n".join(self._process_lines) or None
+
+
+def cells(sample: GpuSample, gpu: GpuIdentity) -> list[str]:
+    """One table row of a sample; what the GPU does not report is shown as a dash."""
+    power = "–" if sample.power_w is None else f"{sample.power_w:.0f}"
+    limit = "" if gpu.power_limit_w is None else f"/{gpu.power_limit_w:.0f}"
+    total = "" if gpu.memory_bytes is None else f"/{gib(gpu.memory_bytes)}"
+    reasons = [name for name in sample.throttle_reasons or () if name != "gpu_idle"]
+    return [
+        f"{gpu.index} {gpu.name.removeprefix('NVIDIA ')}",
+        "–" if sample.gpu_util_percent is None else f"{sample.gpu_util_percent:.0f} %",
+        percent(sample.sm_active),
+        percent(sample.sm_occupancy),
+        percent(sample.tensor_active),
+        percent(sample.dram_active),
+        f"{gib(sample.memory_used_bytes)}{total}",
+        f"{power}{limit} W",
+        "–" if sample.sm_clock_mhz is None else f"{sample.sm_clock_mhz} MHz",
+        "–" if sample.temperature_c is None else f"{sample.temperature_c} °C",
+        " ".join(reasons) or "无",
+    ]
+
+
+def percent(fraction: float | None) -> str:
+    """`0.314` → `31 %`."""
+    return "–" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def gib(size_bytes: int | None) -> str:
+    """Bytes as GiB with one decimal."""
+    return "–" if size_bytes is None else f"{size_bytes / GIB:.1f} GiB"
