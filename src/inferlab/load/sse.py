@@ -1,0 +1,156 @@
+"""Reading an OpenAI-compatible event stream by byte searches; JSON is parsed only at its end.
+
+Token counts come from the `usage` block. With `continuous_usage_stats` (vLLM, SGLang) each chunk
+carries the running count and the tokens of a chunk are exact. Otherwise the final count is spread
+evenly over the chunks that carried text.
+
+A quote inside a JSON string is escaped, so `"completion_tokens"` followed by a colon can only be a
+key, whatever the model wrote.
+"""
+
+import json
+import re
+from typing import Any
+
+USAGE_KEY = b'"completion_tokens"'
+_COUNT = re.compile(rb"\s*:\s*(\d+)")
+_TEXT = re.compile(
+    rb'"(?:text|content|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")', re.ASCII
+)
+_ERROR = re.compile(rb'"error"\s*:|"object"\s*:\s*"error"')
+
+
+class StreamReader:
+    """Collects arrival times and token counts of one stream.
+
+    Args:
+        keep_lines: keep every event, so that `text()` works afterwards.
+    """
+
+    __slots__ = (
+        "_last",
+        "_lines",
+        "_tail",
+        "done",
+        "error",
+        "has_counts",
+        "times",
+        "tokens",
+        "total",
+    )
+
+    def __init__(self, keep_lines: bool = False) -> None:
+        self.times: list[float] = []
+        self.tokens: list[int] = []
+        self.total = 0
+        self.done = False
+        self.has_counts = False
+        self.error = ""
+        self._last: list[bytes] = [b"", b""]
+        self._lines: list[bytes] | None = [] if keep_lines else None
+        self._tail = b""
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Takes body bytes that arrived at `now`."""
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        if not data.endswith(b"\n"):
+            end = data.rfind(b"\n") + 1
+            data, self._tail = data[:end], data[end:]
+        for line in data.split(b"\n"):
+            if line.startswith(b"data:"):
+                self._event(line, now)
+
+    def _event(self, line: bytes, now: float) -> None:
+        if line.startswith(b"[DONE]", 5) or line.startswith(b"[DONE]", 6):
+            self.done = True
+            return
+        if b'"error"' in line and _ERROR.search(line):
+            self.error = self.error or error_text(line[5:])
+        self._last[0], self._last[1] = self._last[1], line
+        if self._lines is not None:
+            self._lines.append(line)
+        at = line.rfind(USAGE_KEY)
+        if at >= 0 and (count := _COUNT.match(line, at + len(USAGE_KEY))):
+            self._counted(int(count[1]), line, now)
+        elif _TEXT.search(line):
+            self.times.append(now)
+            self.tokens.append(0)
+
+    def _counted(self, total: int, line: bytes, now: float) -> None:
+        grown, self.total = total - self.total, total
+        if grown <= 0 or not has_choice(line):
+            return
+        if self.has_counts or not self.times:
+            self.has_counts = True
+            self.times.append(now)
+            self.tokens.append(grown)
+        elif _TEXT.search(line):
+            self.times.append(now)
+            self.tokens.append(0)
+
+    def usage(self) -> dict[str, Any] | None:
+        """The final usage block; None when the stream ended without one.
+
+        Final means after the last choice, or on the event that carries the finish reason: the
+        running usage of a stream that broke off is not final.
+        """
+        event = _parsed(self._last[1])
+        usage = event.get("usage")
+        if not isinstance(usage, dict) or "completion_tokens" not in usage:
+            return None
+        return usage if not event.get("choices") or self.finish_reason() else None
+
+    def finish_reason(self) -> str:
+        """Why the model stopped (`length`, `stop`, …); empty when the stream did not say."""
+        for line in reversed(self._last):
+            for choice in _parsed(line).get("choices") or []:
+                if choice.get("finish_reason"):
+                    return str(choice["finish_reason"])
+        return ""
+
+    def chunk_tokens(self, total: int) -> tuple[int, ...]:
+        """Tokens of each chunk; `total` is spread evenly when the server gave no running count."""
+        if self.has_counts or not self.times:
+            return tuple(self.tokens)
+        base, rest = divmod(total, len(self.times))
+        first_extra = len(self.times) - rest
+        return tuple(base + (i >= first_extra) for i in range(len(self.times)))
+
+    def text(self) -> str:
+        """The answer's text, when events were kept."""
+        parts: list[str] = []
+        for line in self._lines or []:
+            for choice in _parsed(line).get("choices") or []:
+                delta = choice.get("delta") or {}
+                parts.append(choice.get("text") or delta.get("content") or "")
+        return "".join(parts)
+
+
+def has_choice(line: bytes) -> bool:
+    """Whether the event carries a choice: the closing usage block has an empty list."""
+    at = line.find(b'"choices"')
+    return at >= 0 and line[at + 9 : at + 16].translate(None, b" :\r\n")[:2] != b"[]"
+
+
+def error_text(body: bytes | str) -> str:
+    """The message inside an OpenAI-style error, or the start of the body as it is."""
+    raw = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return " ".join(raw.split())[:300]
+    if not isinstance(content, dict):
+        return str(content)[:300]
+    inner = content.get("error", content)
+    if isinstance(inner, dict):
+        inner = inner.get("message") or inner.get("detail") or inner
+    return str(inner)[:300] if inner else ""
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(line[5:]) if line else {}
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}

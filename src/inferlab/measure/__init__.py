@@ -1,0 +1,1 @@
+"""From samples to statements: percentiles, intervals, comparisons, goodput, shares of the limit."""

@@ -1,0 +1,129 @@
+"""Samples become figures: latency percentiles, throughput, and failures kept apart."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferlab.load.samples import RequestSample, Status
+from inferlab.measure.statistics import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Distribution of one latency, in milliseconds."""
+
+    n: int
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Figures of one run. Latencies and throughput cover complete answers only.
+
+    `failures` counts the others by kind; `cancelled` are those that the client itself stopped.
+    Throughput counts the tokens of complete answers over `duration_s`: `output_tokens_per_s`
+    generated tokens, `total_tokens_per_s` prompt and generated tokens together, prompt tokens
+    served from a cache included (`cached_tokens` says how many).
+    `token_counts_exact` is False when some server chunk came without a count (see `RequestSample`).
+    """
+
+    requests: int
+    ok: int
+    failures: dict[str, int]
+    cancelled: int
+    duration_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    requests_per_s: float
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    ttft_ms: Latency | None
+    tpot_ms: Latency | None
+    itl_ms: Latency | None
+    chunk_gap_ms: Latency | None
+    e2e_ms: Latency | None
+    send_delay_ms: Latency | None
+    token_counts_exact: bool
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed, whatever the kind."""
+        return sum(self.failures.values())
+
+
+def latency(values: Values) -> Latency | None:
+    """Percentiles of `values` in milliseconds; None when there are none."""
+    data = np.asarray(values, dtype=float)
+    if data.size == 0:
+        return None
+    p50, p90, p95, p99 = np.percentile(data, [50, 90, 95, 99]).tolist()
+    return Latency(data.size, float(data.mean()), p50, p90, p95, p99, float(data.max()))
+
+
+def summarise(
+    samples: Sequence[RequestSample],
+    *,
+    duration_s: float | None = None,
+    from_schedule: bool = True,
+) -> Summary:
+    """Figures of one run.
+
+    Args:
+        samples: of one run, failed ones included.
+        duration_s: what throughput is divided by; by default from the first scheduled time to the
+            last end.
+        from_schedule: latencies count from the scheduled time; False counts from the sending and
+            hides queueing in the client (coordinated omission).
+    """
+    ok = [sample for sample in samples if sample.ok]
+    span = _span(samples) if duration_s is None else duration_s
+    per_s = 1 / span if span > 0 else 0.0
+    output, prompt = sum(s.output_tokens for s in ok), sum(s.prompt_tokens for s in ok)
+    return Summary(
+        requests=len(samples),
+        ok=len(ok),
+        failures=failures(samples),
+        cancelled=sum(s.status is Status.CANCELLED for s in samples),
+        duration_s=span,
+        prompt_tokens=prompt,
+        cached_tokens=sum(s.cached_tokens for s in ok),
+        output_tokens=output,
+        requests_per_s=len(ok) * per_s,
+        output_tokens_per_s=output * per_s,
+        total_tokens_per_s=(output + prompt) * per_s,
+        token_counts_exact=not any(s.tokens_estimated for s in ok),
+        **_latencies(ok, from_schedule),
+    )
+
+
+def failures(samples: Sequence[RequestSample]) -> dict[str, int]:
+    """How many requests failed, by kind; those cancelled by the client are not failures."""
+    calm = (Status.OK, Status.CANCELLED)
+    return dict(Counter(str(s.status) for s in samples if s.status not in calm))
+
+
+def _latencies(ok: Sequence[RequestSample], from_schedule: bool) -> dict[str, Latency | None]:
+    early = [0.0 if from_schedule else s.send_delay_ms for s in ok]
+    firsts = [s.ttft_ms - cut for s, cut in zip(ok, early, strict=True) if s.ttft_ms is not None]
+    return {
+        "ttft_ms": latency(firsts),
+        "tpot_ms": latency([s.tpot_ms for s in ok if s.tpot_ms is not None]),
+        "itl_ms": latency([value for s in ok for value in s.itl_ms]),
+        "chunk_gap_ms": latency([value for s in ok for value in s.chunk_gap_ms]),
+        "e2e_ms": latency([s.e2e_ms - cut for s, cut in zip(ok, early, strict=True)]),
+        "send_delay_ms": latency([s.send_delay_ms for s in ok]),
+    }
+
+
+def _span(samples: Sequence[RequestSample]) -> float:
+    if not samples:
+        return 0.0
+    return max(s.finished_s for s in samples) - min(s.scheduled_s for s in samples)
