@@ -39,13 +39,14 @@ class LiveView:
         """Leave the last table on the screen."""
         self._live.stop()
 
-    def update(self, samples: Sequence[GpuSample]) -> None:
-        """Redraw if the last drawing is old enough."""
+    def update(self, samples: Sequence[GpuSample]) -> bool:
+        """Redraw if the last drawing is old enough; says whether it did."""
         now_s = time.monotonic()
         if now_s < self._redraw_due_s:
-            return
+            return False
         self._redraw_due_s = now_s + REDRAW_PERIOD_S
         self._live.update(self._table(samples, now_s), refresh=True)
+        return True
 
     def _table(self, samples: Sequence[GpuSample], now_s: float) -> Table:
         table = Table(*COLUMNS, caption=self._caption(now_s), caption_justify="left")
