@@ -10,7 +10,8 @@ from gpu_samples import FULL, SPARSE
 from inferlab.errors import UsageError
 from inferlab.hardware.exporter import SampleCollector, serve
 from inferlab.hardware.nvml import GpuIdentity, NoGpuError, list_gpus, nvml_session
-from inferlab.hardware.view import LiveView, cells
+from inferlab.hardware.sample import carry_gpm
+from inferlab.hardware.view import COLUMNS, LiveView, cells
 from inferlab.repository import root
 
 needs_no_gpu = pytest.mark.skipif(bool(list_gpus()), reason="this machine has an NVIDIA GPU")
@@ -60,20 +61,27 @@ def test_prometheus_serves_the_latest_sample_on_the_loopback():
 
 
 def test_the_table_shows_what_the_gpu_reports_and_dashes_for_the_rest():
-    assert cells(FULL, H200) == [
-        "0 H200",
-        "100 %",
-        "93 %",
-        "–",
-        "4 %",
-        "71 %",
-        "123.0 GiB/141.0 GiB",
-        "412/700 W",
-        "1980 MHz",
-        "55 °C",
-        "sw_power_cap sync_boost",
-    ]
+    shown = dict(zip(COLUMNS, cells(FULL, H200), strict=True))
+    assert shown == {
+        "GPU": "0",
+        "Util %": "100",
+        "SM %": "93",
+        "占用 %": "–",
+        "Tensor %": "4",
+        "DRAM %": "71",
+        "显存 GiB": "123.0/141",
+        "功率 W": "412/700",
+        "MHz": "1980",
+        "°C": "55",
+        "降频": "sw_power_cap sync_boost",
+    }
     assert cells(SPARSE, H200)[-1] == "无"
+
+
+def test_between_two_gpm_windows_the_last_one_is_shown():
+    shown = carry_gpm(SPARSE, FULL)
+    assert (shown.sm_active, shown.power_w) == (FULL.sm_active, SPARSE.power_w)
+    assert carry_gpm(FULL, SPARSE) is FULL
 
 
 def test_the_table_is_redrawn_at_most_four_times_a_second(capsys):

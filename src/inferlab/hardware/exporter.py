@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inferlab.errors import UsageError
-from inferlab.hardware.sample import FIELD_NAMES, GpuSample
+from inferlab.hardware.sample import FIELD_NAMES, GpuSample, carry_gpm
 
 PREFIX = "inferlab_gpu_"
 NOT_GAUGES = {"monotonic_s", "wall_time_s", "index", "phase", "energy_j", "throttle_reasons"}
@@ -23,7 +23,7 @@ class SampleCollector(Collector):
     def update(self, samples: Sequence[GpuSample]) -> None:
         """Replace each GPU's sample; a dictionary store is atomic, so no lock is held."""
         for each in samples:
-            self._latest[each.index] = each
+            self._latest[each.index] = carry_gpm(each, self._latest.get(each.index))
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         latest = list(self._latest.values())

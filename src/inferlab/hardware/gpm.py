@@ -17,6 +17,8 @@ import pynvml
 MINIMUM_WINDOW_S = 0.1
 # A 10 Hz loop jitters around 100 ms; without slack every second window would be skipped.
 WINDOW_SLACK_S = 0.005
+MAXIMUM_SHARE = 0.01
+"""CPU share of one core that GPM may use; where a reading costs more, the windows grow longer."""
 MIB = 1024**2
 
 
@@ -91,6 +93,7 @@ class GpmReader:
         self._request: Any = pynvml.c_nvmlGpmMetricsGet_t()
         self._request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
         self.fields: tuple[str, ...] = ()
+        self.cost_s, self.window_s = 0.0, MINIMUM_WINDOW_S
         try:
             self._probe()
         except pynvml.NVMLError:
@@ -102,11 +105,16 @@ class GpmReader:
         self.restart()
         time.sleep(MINIMUM_WINDOW_S * 1.2)
         raw = self._window()
+        began_s = time.thread_time()
+        self._window()
+        self.cost_s = time.thread_time() - began_s
+        self.window_s = max(MINIMUM_WINDOW_S, self.cost_s / MAXIMUM_SHARE)
         supported = [each.metric_id for each in raw if each.status == pynvml.NVML_SUCCESS]
         if not supported:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         self.fields = tuple(m.field for m in METRICS if m.metric_id in supported)
         self._ask_for(supported)
+        self.restart()
 
     def _ask_for(self, metric_ids: list[int]) -> None:
         self._request.numMetrics = len(metric_ids)
@@ -122,7 +130,7 @@ class GpmReader:
         """Means since the last window closed, with `gpm_window_s`; empty while the window is too
         short."""
         window_s = time.monotonic() - self._opened_s
-        if window_s < MINIMUM_WINDOW_S - WINDOW_SLACK_S:
+        if window_s < self.window_s - WINDOW_SLACK_S:
             return {}
         values = decode(self._window())
         self._older, self._newer = self._newer, self._older

@@ -131,10 +131,10 @@ class Monitor:
             self._print_processes()
         self._print_missing()
         if self._options.self_cost:
-            share = 100 * cpu_s / wall_s if wall_s > 0 else 0.0
+            share, hz = 100 * cpu_s / wall_s, (count - 1) / wall_s
             print(
                 f"自身开销：{cpu_s:.3f} s CPU / {wall_s:.2f} s = {share:.2f} % 的一个核；"
-                f"每个 GPU {count} 次采样，{count / wall_s:.2f} Hz（不含启动）"
+                f"每个 GPU {count} 次采样，{hz:.2f} Hz（不含启动）"
             )
             self._print_costs()
 
@@ -155,7 +155,7 @@ class Monitor:
             costs = "，".join(f"{name} {ms:.3f}" for name, ms in sampler.costs_ms().items())
             print(f"GPU {sampler.index} 单次读取（ms CPU）：{costs}")
             for name, period_s in sampler.periods_s().items():
-                print(f"GPU {sampler.index} {name} 较贵，每 {period_s:.2f} s 读一次")
+                print(f"GPU {sampler.index} {name} 至多每 {period_s:.2f} s 读一次")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """One reading of one GPU, as a plain value that writers, plots and summaries share."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 GPM_FIELDS = (
@@ -76,3 +76,16 @@ class GpuSample:
 
 
 FIELD_NAMES = tuple(field.name for field in fields(GpuSample))
+
+
+def carry_gpm(sample: GpuSample, earlier: GpuSample | None) -> GpuSample:
+    """The sample, with the GPM values of an earlier one where it closes no window of its own.
+
+    For showing the latest state; a mean must not count a window twice.
+    """
+    if earlier is None or sample.gpm_window_s is not None:
+        return sample
+    return replace(sample, **{name: getattr(earlier, name) for name in CARRIED})
+
+
+CARRIED = ("gpm_window_s", *GPM_FIELDS)

@@ -3,18 +3,19 @@
 import time
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from inferlab.hardware.nvml import GpuIdentity, gpu_processes
-from inferlab.hardware.sample import GpuSample
+from inferlab.hardware.sample import GpuSample, carry_gpm
 
 REDRAW_PERIOD_S = 0.5
 PROCESS_PERIOD_S = 2.0
 GIB = 2**30
 COLUMNS = (
-    "GPU", "Util", "SM", "占用率", "Tensor", "DRAM", "显存", "功率", "SM 时钟", "温度", "降频原因",
+    "GPU", "Util %", "SM %", "占用 %", "Tensor %", "DRAM %", "显存 GiB", "功率 W", "MHz", "°C", "降频",
 )  # fmt: skip
 
 
@@ -23,7 +24,9 @@ class LiveView:
 
     def __init__(self, gpus: Sequence[GpuIdentity], *, processes: bool) -> None:
         self._gpus = {gpu.index: gpu for gpu in gpus}
+        self._title = "  ".join(f"GPU {gpu.index}: {gpu.name}" for gpu in gpus)
         self._processes = processes
+        self._latest: dict[int, GpuSample] = {}
         self._process_lines: list[str] = []
         self._processes_due_s = self._redraw_due_s = 0.0
         self._live = Live(console=Console(), auto_refresh=False)
@@ -42,15 +45,21 @@ class LiveView:
     def update(self, samples: Sequence[GpuSample]) -> bool:
         """Redraw if the last drawing is old enough; says whether it did."""
         now_s = time.monotonic()
+        for each in samples:
+            self._latest[each.index] = carry_gpm(each, self._latest.get(each.index))
         if now_s < self._redraw_due_s:
             return False
         self._redraw_due_s = now_s + REDRAW_PERIOD_S
-        self._live.update(self._table(samples, now_s), refresh=True)
+        self._live.update(self._table(now_s), refresh=True)
         return True
 
-    def _table(self, samples: Sequence[GpuSample], now_s: float) -> Table:
-        table = Table(*COLUMNS, caption=self._caption(now_s), caption_justify="left")
-        for each in samples:
+    def _table(self, now_s: float) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, padding=0, title=self._title, title_justify="left")
+        table.caption, table.caption_justify = self._caption(now_s), "left"
+        for column in COLUMNS[:-1]:
+            table.add_column(column, justify="right")
+        table.add_column(COLUMNS[-1], overflow="fold")
+        for each in self._latest.values():
             table.add_row(*cells(each, self._gpus[each.index]))
         return table
 
@@ -66,28 +75,33 @@ class LiveView:
 
 def cells(sample: GpuSample, gpu: GpuIdentity) -> list[str]:
     """One table row of a sample; what the GPU does not report is shown as a dash."""
-    power = "–" if sample.power_w is None else f"{sample.power_w:.0f}"
     limit = "" if gpu.power_limit_w is None else f"/{gpu.power_limit_w:.0f}"
-    total = "" if gpu.memory_bytes is None else f"/{gib(gpu.memory_bytes)}"
+    total = "" if gpu.memory_bytes is None else f"/{gpu.memory_bytes / GIB:.0f}"
+    used = "–" if sample.memory_used_bytes is None else f"{sample.memory_used_bytes / GIB:.1f}"
     reasons = [name for name in sample.throttle_reasons or () if name != "gpu_idle"]
     return [
-        f"{gpu.index} {gpu.name.removeprefix('NVIDIA ')}",
-        "–" if sample.gpu_util_percent is None else f"{sample.gpu_util_percent:.0f} %",
+        str(gpu.index),
+        number(sample.gpu_util_percent),
         percent(sample.sm_active),
         percent(sample.sm_occupancy),
         percent(sample.tensor_active),
         percent(sample.dram_active),
-        f"{gib(sample.memory_used_bytes)}{total}",
-        f"{power}{limit} W",
-        "–" if sample.sm_clock_mhz is None else f"{sample.sm_clock_mhz} MHz",
-        "–" if sample.temperature_c is None else f"{sample.temperature_c} °C",
+        f"{used}{total}",
+        f"{number(sample.power_w)}{limit}",
+        number(sample.sm_clock_mhz),
+        number(sample.temperature_c),
         " ".join(reasons) or "无",
     ]
 
 
+def number(value: float | None) -> str:
+    """A value without decimals, or a dash."""
+    return "–" if value is None else f"{value:.0f}"
+
+
 def percent(fraction: float | None) -> str:
-    """`0.314` → `31 %`."""
-    return "–" if fraction is None else f"{100 * fraction:.0f} %"
+    """`0.314` → `31`."""
+    return "–" if fraction is None else f"{100 * fraction:.0f}"
 
 
 def gib(size_bytes: int | None) -> str:
