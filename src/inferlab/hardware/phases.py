@@ -43,7 +43,10 @@ class PhaseRecorder:
 
     A phase begins and ends with a boundary sample, so its energy is a difference of the counter
     over exactly that phase. Enter it inside `nvml_session()`; `samples` is complete after it is
-    left.
+    left. The thread shares the interpreter with whatever runs in this process: where that is the
+    measured work itself, 10 Hz (well under a millisecond each) is not worth a second process.
+
+    Above 10 Hz the GPM fields are `None` in the samples that close no 100 ms window.
 
     Args:
         hz: samples per second and GPU.

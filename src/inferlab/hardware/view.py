@@ -14,9 +14,8 @@ from inferlab.hardware.sample import GpuSample, carry_gpm
 REDRAW_PERIOD_S = 0.5
 PROCESS_PERIOD_S = 2.0
 GIB = 2**30
-COLUMNS = (
-    "GPU", "Util %", "SM %", "占用 %", "Tensor %", "DRAM %", "显存 GiB", "功率 W", "MHz", "°C", "降频",
-)  # fmt: skip
+PERCENTAGES = ("Util %", "SM %", "占用 %", "Tensor %", "DRAM %")
+COLUMNS = ("GPU", *PERCENTAGES, "显存 GiB", "功率 W", "MHz", "°C", "降频")
 
 
 class LiveView:
