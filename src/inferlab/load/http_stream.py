@@ -115,6 +115,10 @@ class ResponseParser:
         return body
 
     def _chunks(self, data: bytes) -> bytes:
+        if not self._left:
+            whole = _one_chunk(data)
+            if whole:
+                return whole
         pieces: list[bytes] = []
         at, end = 0, len(data)
         while at < end:
@@ -156,6 +160,18 @@ class ResponseParser:
             self.done = True
             return trailers + 4
         return -1
+
+
+def _one_chunk(data: bytes) -> bytes:
+    """The payload when `data` is exactly one chunk, as it is for nearly every token; else empty."""
+    eol = data.find(b"\r\n", 0, 10)
+    if eol < 1 or not data.endswith(b"\r\n"):
+        return b""
+    try:
+        size = int(data[:eol], 16)
+    except ValueError:
+        return b""
+    return data[eol + 2 : -2] if eol + 4 + size == len(data) else b""
 
 
 def _status(line: str) -> int:

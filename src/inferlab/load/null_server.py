@@ -22,8 +22,8 @@ from random import Random
 from typing import Any
 
 from inferlab.load import null_script as script_of
+from inferlab.load.event_loop import precise_loop, raise_file_limit
 from inferlab.load.null_script import Ask, Fate, Script
-from inferlab.load.runner import precise_loop, raise_file_limit
 
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"

@@ -1,5 +1,6 @@
 """One small request before a run, so that a wrong address, key or model gives one clear line."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -25,6 +26,8 @@ async def check_endpoint(endpoint: Endpoint) -> Endpoint:
         if _refuses_option(sample) and endpoint.continuous_usage:
             client.close()
             return await check_endpoint(replace(endpoint, continuous_usage=False))
+        if sample.status is Status.CANCELLED:
+            raise asyncio.CancelledError
         if not sample.ok:
             raise await _explained(client, sample)
     finally:

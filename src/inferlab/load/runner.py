@@ -1,131 +1,255 @@
-"""Running a load: closed loop for notebooks and experiments, from plain or async code."""
+"""Running a load: open loop, closed loop, conversations; from scripts and from notebooks.
+
+Latency counts from the scheduled time, so a client that falls behind shows it. A run that is
+interrupted, or whose server goes away, gives back what it measured and says why it stopped.
+"""
 
 import asyncio
-import contextlib
-import selectors
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from inferlab.errors import LabError
+from inferlab.load.arrivals import TimedRequest
 from inferlab.load.client import Client
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.samples import RequestSample, RequestSpec
+from inferlab.load.event_loop import run_async
+from inferlab.load.probe import check_endpoint
+from inferlab.load.samples import Message, RequestSample, RequestSpec, Status
+from inferlab.load.workloads import Conversation
 
-T = TypeVar("T")
 OnSample = Callable[[RequestSample], None]
+DEAD_AFTER = 10
 
 
-def run_closed_loop(
-    endpoint: Endpoint,
-    specs: Sequence[RequestSpec],
-    concurrency: int,
-    *,
-    check: bool = True,
-    on_sample: OnSample | None = None,
-) -> list[RequestSample]:
-    """Keeps `concurrency` requests in flight until all specs were sent; samples in spec order.
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one run measured.
 
-    A request counts from the moment its place became free. Works in scripts and inside Jupyter.
+    `origin_s` is `time.perf_counter()` and `started_at` the Unix time at second 0 of the samples.
+    `stopped` says in one line why the run ended early; empty for a whole run.
+    """
+
+    samples: list[RequestSample]
+    origin_s: float
+    started_at: float
+    duration_s: float
+    connections: int
+    stopped: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run ended before its plan did."""
+        return bool(self.stopped)
+
+
+def open_loop(
+    endpoint: Endpoint, timed: Sequence[TimedRequest], *, max_in_flight: int = 0,
+    check: bool = True, on_sample: OnSample | None = None,
+) -> RunResult:  # fmt: skip
+    """Sends each request when it is due, whatever became of those before it.
 
     Args:
         endpoint: the server.
-        specs: one a request.
-        concurrency: requests in flight.
+        timed: requests with their times.
+        max_in_flight: hold requests back above so many; the wait counts as latency. 0: no limit.
         check: try the endpoint first, to fail with one clear line.
         on_sample: called with each sample as its request ends.
 
     Raises:
         LabError: the endpoint cannot be used (wrong address, key, model, no streaming).
     """
-    return run_async(_closed_loop(endpoint, specs, concurrency, check, on_sample))
+
+    async def body(run: _Run) -> None:
+        gate = asyncio.Semaphore(max_in_flight) if max_in_flight else None
+        async with asyncio.TaskGroup() as group:
+            for index, item in enumerate(timed):
+                request = run.client.endpoint.request(item.spec)
+                await run.until(item.at_s)
+                group.create_task(run.send(item.spec, index, item.at_s, request, gate))
+
+    return run_async(_run(endpoint, body, check, on_sample))
 
 
-async def _closed_loop(
-    endpoint: Endpoint, specs: Sequence[RequestSpec], concurrency: int, check: bool,
-    on_sample: OnSample | None,
-) -> list[RequestSample]:  # fmt: skip
-    if check:
-        from inferlab.load.probe import check_endpoint
+def closed_loop(
+    endpoint: Endpoint, specs: Iterable[RequestSpec], concurrency: int, *,
+    duration_s: float | None = None, check: bool = True, on_sample: OnSample | None = None,
+) -> RunResult:  # fmt: skip
+    """Keeps `concurrency` requests in flight: each place sends its next request at once.
 
-        endpoint = await check_endpoint(endpoint)
-    client, samples = Client(endpoint), []
+    Latency counts from the moment the place became free, so this says what an engine does at a
+    given concurrency, and nothing about users who do not wait for each other.
+
+    Args:
+        endpoint: the server.
+        specs: one a request; may be endless when `duration_s` is given.
+        concurrency: requests in flight.
+        duration_s: start no request after so long.
+        check: try the endpoint first, to fail with one clear line.
+        on_sample: called with each sample as its request ends.
+
+    Raises:
+        LabError: the endpoint cannot be used (wrong address, key, model, no streaming).
+    """
     work = iter(enumerate(specs))
 
-    async def worker() -> None:
-        for index, spec in work:
-            sample = await client.send(spec, index=index)
-            samples.append(sample)
-            if on_sample is not None:
-                on_sample(sample)
+    async def body(run: _Run) -> None:
+        async def place() -> None:
+            for index, spec in work:
+                if duration_s is not None and run.client.now() >= duration_s:
+                    return
+                request = run.client.endpoint.request(spec)
+                sample = await run.send(spec, index, run.client.now(), request)
+                if sample is None or sample.status is Status.CANCELLED:
+                    return
 
-    await asyncio.gather(*(worker() for _ in range(max(1, concurrency))))
-    client.close()
-    return sorted(samples, key=lambda sample: sample.index)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, concurrency)):
+                group.create_task(place())
 
-
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end, in a thread of its own when this one has a running loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with asyncio.Runner(loop_factory=precise_loop) as runner:
-            return runner.run(work)
-    return _in_thread(work)
+    return run_async(_run(endpoint, body, check, on_sample))
 
 
-def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    result: list[T] = []
-    problem: list[BaseException] = []
+def run_closed_loop(
+    endpoint: Endpoint, specs: Sequence[RequestSpec], concurrency: int, *,
+    check: bool = True, on_sample: OnSample | None = None,
+) -> list[RequestSample]:  # fmt: skip
+    """`closed_loop` for notebooks: the samples alone, in the order of the specs.
 
-    def target() -> None:
-        try:
-            with asyncio.Runner(loop_factory=precise_loop) as runner:
-                result.append(runner.run(work))
-        except BaseException as error:
-            problem.append(error)
-
-    thread = threading.Thread(target=target, name="inferlab-load", daemon=True)
-    thread.start()
-    thread.join()
-    if problem:
-        raise problem[0]
-    return result[0]
-
-
-def precise_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose timers are exact to some 0.1 ms.
-
-    epoll rounds timeouts up to whole milliseconds, which would make every scheduled send late.
+    Raises:
+        LabError: the endpoint cannot be used, or the run stopped early.
     """
-    if sys.platform == "linux":
-        return asyncio.SelectorEventLoop(_PreciseSelector())
-    return asyncio.new_event_loop()
+    result = closed_loop(endpoint, specs, concurrency, check=check, on_sample=on_sample)
+    if result.partial:
+        raise LabError(f"测量没有做完：{result.stopped}", remedy="排除原因后重新运行这一格")
+    return result.samples
 
 
-if sys.platform == "linux":
-    import select
+def run_conversations(
+    endpoint: Endpoint, chats: Sequence[Conversation], starts_s: Sequence[float], *,
+    check: bool = True, on_sample: OnSample | None = None,
+) -> RunResult:  # fmt: skip
+    """Multi-turn chats: each turn carries the whole history with the model's own answers.
 
-    class _PreciseSelector(selectors.EpollSelector):
-        """epoll behind select(2), whose timeout is in microseconds."""
+    A later turn is scheduled at the end of the answer before it plus the pause to think. A chat
+    ends at its first failure. Samples are labelled `turn1`, `turn2`, …
 
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            if timeout is not None and timeout > 0:
-                descriptor = self.fileno()
-                ready = select.select((descriptor,), (), (), timeout)[0]
-                if not ready:
-                    return []
-                timeout = 0
-            return super().select(timeout)
+    Args:
+        endpoint: the server; for `completions` the history is sent as one text.
+        chats: the conversations.
+        starts_s: when each begins.
+        check: try the endpoint first, to fail with one clear line.
+        on_sample: called with each sample as its request ends.
+
+    Raises:
+        LabError: the endpoint cannot be used.
+    """
+
+    async def body(run: _Run) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number, (chat, start) in enumerate(zip(chats, starts_s, strict=True)):
+                group.create_task(_talk(run, chat, start, number * 1000))
+
+    return run_async(_run(endpoint, body, check, on_sample))
 
 
-def raise_file_limit() -> None:
-    """Lifts the soft limit of open files to the hard one: a stream needs a socket each."""
+async def _talk(run: "_Run", chat: Conversation, due: float, first_index: int) -> None:
+    history: list[Message] = []
+    if chat.system:
+        history.append({"role": "system", "content": chat.system})
+    for number, turn in enumerate(chat.turns):
+        history.append({"role": "user", "content": turn})
+        spec = _turn(run.client.endpoint, chat, history, number)
+        request = run.client.endpoint.request(spec)
+        await run.until(due)
+        sample = await run.send(spec, first_index + number, due, request)
+        if sample is None or not sample.ok:
+            return
+        history.append({"role": "assistant", "content": sample.text or ""})
+        due = sample.finished_s + (chat.think_s[number] if number < len(chat.think_s) else 0.0)
+
+
+def _turn(
+    endpoint: Endpoint, chat: Conversation, history: list[Message], number: int
+) -> RequestSpec:
+    as_text = "".join(f"{message['content']}\n" for message in history)
+    return RequestSpec(
+        list(history) if endpoint.api == "chat" else as_text,
+        max_tokens=chat.max_tokens,
+        ignore_eos=chat.ignore_eos,
+        label=f"turn{number + 1}",
+        keep_text=True,
+    )
+
+
+async def _run(
+    endpoint: Endpoint, body: Callable[["_Run"], Awaitable[None]], check: bool,
+    on_sample: OnSample | None,
+) -> RunResult:  # fmt: skip
+    if check:
+        endpoint = await check_endpoint(endpoint)
+    run = _Run(Client(endpoint), on_sample)
     try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        await body(run)
+    except asyncio.CancelledError:
+        run.stopped = run.stopped or "被 Ctrl-C 中断"
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        run.client.close()
+    return run.result()
+
+
+class _Run:
+    """One run under way: collects samples, and stops when the server is gone."""
+
+    def __init__(self, client: Client, on_sample: OnSample | None) -> None:
+        self.client = client
+        self.stopped = ""
+        self._started_at = time.time() - client.now()
+        self._on_sample = on_sample
+        self._samples: list[RequestSample] = []
+        self._unreachable = 0
+        self._main = asyncio.current_task()
+
+    async def until(self, at_s: float) -> None:
+        """Sleeps until second `at_s` of the run."""
+        delay = at_s - self.client.now()
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    async def send(
+        self, spec: RequestSpec, index: int, due_s: float, request: bytes,
+        gate: asyncio.Semaphore | None = None,
+    ) -> RequestSample | None:  # fmt: skip
+        """Sends one request and keeps its sample; None when the run ended before it was sent."""
+        if gate is not None:
+            await gate.acquire()
+        try:
+            sample = await self.client.send(spec, scheduled_s=due_s, index=index, request=request)
+        finally:
+            if gate is not None:
+                gate.release()
+        self._keep(sample)
+        return sample
+
+    def _keep(self, sample: RequestSample) -> None:
+        self._samples.append(sample)
+        if self._on_sample is not None:
+            self._on_sample(sample)
+        gone = sample.status is Status.CONNECT_ERROR
+        self._unreachable = self._unreachable + 1 if gone else 0
+        if self._unreachable >= DEAD_AFTER and not self.stopped and self._main is not None:
+            self.stopped = f"连续 {DEAD_AFTER} 个请求连不上服务（{sample.error}），引擎可能已退出"
+            self._main.cancel()
+
+    def result(self) -> RunResult:
+        """What was measured so far."""
+        return RunResult(
+            samples=sorted(self._samples, key=lambda sample: sample.index),
+            origin_s=self.client.origin,
+            started_at=self._started_at,
+            duration_s=self.client.now(),
+            connections=self.client.connections_opened,
+            stopped=self.stopped,
+        )

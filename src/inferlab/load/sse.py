@@ -12,8 +12,10 @@ import json
 import re
 from typing import Any
 
-USAGE_KEY = b'"completion_tokens"'
-_COUNT = re.compile(rb"\s*:\s*(\d+)")
+USAGE_KEY = b'"completion_tokens":'
+_DONE = (b"data: [DONE]", b"data:[DONE]")
+_COUNT = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
+_NO_CHOICE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _TEXT = re.compile(
     rb'"(?:text|content|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")', re.ASCII
 )
@@ -54,6 +56,9 @@ class StreamReader:
         """Takes body bytes that arrived at `now`."""
         if self._tail:
             data, self._tail = self._tail + data, b""
+        if data.find(b"\n") == len(data) - 2 and data.startswith(b"data:"):
+            self._event(data, now)
+            return
         if not data.endswith(b"\n"):
             end = data.rfind(b"\n") + 1
             data, self._tail = data[:end], data[end:]
@@ -62,7 +67,7 @@ class StreamReader:
                 self._event(line, now)
 
     def _event(self, line: bytes, now: float) -> None:
-        if line.startswith(b"[DONE]", 5) or line.startswith(b"[DONE]", 6):
+        if line.startswith(_DONE):
             self.done = True
             return
         if b'"error"' in line and _ERROR.search(line):
@@ -70,16 +75,16 @@ class StreamReader:
         self._last[0], self._last[1] = self._last[1], line
         if self._lines is not None:
             self._lines.append(line)
-        at = line.rfind(USAGE_KEY)
-        if at >= 0 and (count := _COUNT.match(line, at + len(USAGE_KEY))):
-            self._counted(int(count[1]), line, now)
+        total = _running_count(line)
+        if total >= 0:
+            self._counted(total, line, now)
         elif _TEXT.search(line):
             self.times.append(now)
             self.tokens.append(0)
 
     def _counted(self, total: int, line: bytes, now: float) -> None:
         grown, self.total = total - self.total, total
-        if grown <= 0 or not has_choice(line):
+        if grown <= 0 or (b"[]" in line and _NO_CHOICE.search(line)):
             return
         if self.has_counts or not self.times:
             self.has_counts = True
@@ -127,10 +132,18 @@ class StreamReader:
         return "".join(parts)
 
 
-def has_choice(line: bytes) -> bool:
-    """Whether the event carries a choice: the closing usage block has an empty list."""
-    at = line.find(b'"choices"')
-    return at >= 0 and line[at + 9 : at + 16].translate(None, b" :\r\n")[:2] != b"[]"
+def _running_count(line: bytes) -> int:
+    """The count of generated tokens in one event; -1 when it has none."""
+    at = line.find(USAGE_KEY)
+    if at < 0:
+        return -1 if b'"completion_tokens"' not in line else _searched_count(line)
+    digits = line[at + len(USAGE_KEY) : line.find(b"}", at)]
+    return int(digits) if digits.isdigit() else _searched_count(line)
+
+
+def _searched_count(line: bytes) -> int:
+    found = _COUNT.search(line)
+    return int(found[1]) if found else -1
 
 
 def error_text(body: bytes | str) -> str:

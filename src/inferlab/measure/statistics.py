@@ -47,14 +47,19 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What interleaved runs of A and B allow to be said of `ratio` = A ÷ B."""
+    """What interleaved runs of A and B allow to be said of `ratio` = A ÷ B.
+
+    `smallest` is the least relative difference that matters: below it none is claimed, however
+    narrow the interval.
+    """
 
     ratio: Interval
+    smallest: float = 0.0
 
     @property
     def differs(self) -> bool:
-        """Whether the interval of the ratio leaves 1 out."""
-        return not self.ratio.contains(1.0)
+        """Whether the interval of the ratio leaves 1 out, by a difference that matters."""
+        return not self.ratio.contains(1.0) and abs(self.ratio.mean - 1) >= self.smallest
 
     @property
     def verdict(self) -> str:
@@ -105,9 +110,11 @@ def ratio_interval(
     )
 
 
-def compare(a: Values, b: Values, confidence: float = 0.95, *, paired: bool = True) -> Comparison:
+def compare(
+    a: Values, b: Values, confidence: float = 0.95, *, paired: bool = True, smallest: float = 0.0
+) -> Comparison:
     """A against B: the ratio with its interval, and whether a difference may be claimed."""
-    return Comparison(ratio_interval(a, b, confidence, paired=paired))
+    return Comparison(ratio_interval(a, b, confidence, paired=paired), smallest)
 
 
 def differs(a: Values, b: Values, confidence: float = 0.95, *, paired: bool = True) -> bool:

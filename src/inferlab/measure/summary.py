@@ -8,6 +8,7 @@ import numpy as np
 
 from inferlab.load.samples import RequestSample, Status
 from inferlab.measure.statistics import Values
+from inferlab.measure.window import Window, tokens_arrived, whole_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,11 @@ class Summary:
     """Figures of one run. Latencies and throughput cover complete answers only.
 
     `failures` counts the others by kind; `cancelled` are those that the client itself stopped.
-    Throughput counts the tokens of complete answers over `duration_s`: `output_tokens_per_s`
-    generated tokens, `total_tokens_per_s` prompt and generated tokens together, prompt tokens
-    served from a cache included (`cached_tokens` says how many).
-    `token_counts_exact` is False when some server chunk came without a count (see `RequestSample`).
+    Throughput counts what complete answers brought inside the window of `duration_s` seconds:
+    `output_tokens_per_s` generated tokens by arrival, `total_tokens_per_s` also the prompt tokens
+    of the answers that began inside it, those served from a cache included (`cached_tokens` says
+    how many), `requests_per_s` the answers that ended inside it.
+    `token_counts_exact` is False when the server gave no count with each chunk.
     """
 
     requests: int
@@ -69,37 +71,30 @@ def latency(values: Values) -> Latency | None:
 
 
 def summarise(
-    samples: Sequence[RequestSample],
-    *,
-    duration_s: float | None = None,
-    from_schedule: bool = True,
+    samples: Sequence[RequestSample], window: Window | None = None, *, from_schedule: bool = True
 ) -> Summary:
     """Figures of one run.
 
     Args:
         samples: of one run, failed ones included.
-        duration_s: what throughput is divided by; by default from the first scheduled time to the
-            last end.
+        window: what counts, see `window.steady_window`; the whole run by default.
         from_schedule: latencies count from the scheduled time; False counts from the sending and
             hides queueing in the client (coordinated omission).
     """
-    ok = [sample for sample in samples if sample.ok]
-    span = _span(samples) if duration_s is None else duration_s
-    per_s = 1 / span if span > 0 else 0.0
-    output, prompt = sum(s.output_tokens for s in ok), sum(s.prompt_tokens for s in ok)
+    window = window or whole_window(samples)
+    counted = [sample for sample in samples if sample.scheduled_s in window]
+    ok = [sample for sample in counted if sample.ok]
     return Summary(
-        requests=len(samples),
+        requests=len(counted),
         ok=len(ok),
-        failures=failures(samples),
-        cancelled=sum(s.status is Status.CANCELLED for s in samples),
-        duration_s=span,
-        prompt_tokens=prompt,
+        failures=failures(counted),
+        cancelled=sum(s.status is Status.CANCELLED for s in counted),
+        duration_s=window.duration_s,
+        prompt_tokens=sum(s.prompt_tokens for s in ok),
         cached_tokens=sum(s.cached_tokens for s in ok),
-        output_tokens=output,
-        requests_per_s=len(ok) * per_s,
-        output_tokens_per_s=output * per_s,
-        total_tokens_per_s=(output + prompt) * per_s,
+        output_tokens=sum(s.output_tokens for s in ok),
         token_counts_exact=not any(s.tokens_estimated for s in ok),
+        **_rates([s for s in samples if s.ok], window),
         **_latencies(ok, from_schedule),
     )
 
@@ -110,20 +105,26 @@ def failures(samples: Sequence[RequestSample]) -> dict[str, int]:
     return dict(Counter(str(s.status) for s in samples if s.status not in calm))
 
 
+def _rates(ok: Sequence[RequestSample], window: Window) -> dict[str, float]:
+    output = tokens_arrived(ok, window)
+    prompt = sum(s.prompt_tokens for s in ok if s.chunk_s and s.chunk_s[0] in window)
+    ended = sum(s.finished_s in window for s in ok)
+    per_s = 1 / window.duration_s if window.duration_s > 0 else 0.0
+    return {
+        "requests_per_s": ended * per_s,
+        "output_tokens_per_s": output * per_s,
+        "total_tokens_per_s": (output + prompt) * per_s,
+    }
+
+
 def _latencies(ok: Sequence[RequestSample], from_schedule: bool) -> dict[str, Latency | None]:
-    early = [0.0 if from_schedule else s.send_delay_ms for s in ok]
-    firsts = [s.ttft_ms - cut for s, cut in zip(ok, early, strict=True) if s.ttft_ms is not None]
+    hidden = [0.0 if from_schedule else s.send_delay_ms for s in ok]
+    firsts = [s.ttft_ms - cut for s, cut in zip(ok, hidden, strict=True) if s.ttft_ms is not None]
     return {
         "ttft_ms": latency(firsts),
         "tpot_ms": latency([s.tpot_ms for s in ok if s.tpot_ms is not None]),
         "itl_ms": latency([value for s in ok for value in s.itl_ms]),
         "chunk_gap_ms": latency([value for s in ok for value in s.chunk_gap_ms]),
-        "e2e_ms": latency([s.e2e_ms - cut for s, cut in zip(ok, early, strict=True)]),
+        "e2e_ms": latency([s.e2e_ms - cut for s, cut in zip(ok, hidden, strict=True)]),
         "send_delay_ms": latency([s.send_delay_ms for s in ok]),
     }
-
-
-def _span(samples: Sequence[RequestSample]) -> float:
-    if not samples:
-        return 0.0
-    return max(s.finished_s for s in samples) - min(s.scheduled_s for s in samples)

@@ -1,0 +1,150 @@
+"""Which part of a run counts, and whether it was steady.
+
+The rule: the first tenth of the scheduled time is warm-up, and what comes after the last scheduled
+time is drain. Latencies are those of all requests *scheduled* inside the window, also when they end
+in the drain: leaving out the slow ones that had not ended would flatter. Throughput counts what
+*arrived* inside the window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from inferlab.errors import LabError
+from inferlab.load.samples import RequestSample
+
+WARM_UP_SHARE = 0.1
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a run, in seconds after its start; the end is not included."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Its length."""
+        return self.end_s - self.start_s
+
+    def __contains__(self, at_s: float) -> bool:
+        return self.start_s <= at_s < self.end_s
+
+
+def steady_window(samples: Sequence[RequestSample], *, warm_up: float = WARM_UP_SHARE) -> Window:
+    """The window by the rule: without the first `warm_up` share, and without the drain.
+
+    Raises:
+        LabError: fewer than two requests, or all of them scheduled at one moment.
+    """
+    times = [sample.scheduled_s for sample in samples]
+    if len(times) < 2 or max(times) <= min(times):
+        raise LabError("请求太少，划不出稳态窗口", remedy="加长测量，或不剔除预热")
+    start, end = min(times), max(times)
+    return Window(start + warm_up * (end - start), end)
+
+
+def whole_window(samples: Sequence[RequestSample]) -> Window:
+    """From the first scheduled time to just after the last end."""
+    if not samples:
+        return Window(0.0, 0.0)
+    start = min(sample.scheduled_s for sample in samples)
+    return Window(start, float(np.nextafter(max(s.finished_s for s in samples), np.inf)))
+
+
+def tokens_arrived(samples: Sequence[RequestSample], window: Window) -> int:
+    """Generated tokens that arrived inside the window."""
+    return sum(
+        tokens
+        for sample in samples
+        for at, tokens in zip(sample.chunk_s, sample.chunk_tokens, strict=True)
+        if at in window
+    )
+
+
+def mean_in_flight(samples: Sequence[RequestSample], window: Window) -> float:
+    """Mean number of requests between schedule and end: waiting in the client counts."""
+    starts, ends = _spans(samples)
+    overlap = np.minimum(ends, window.end_s) - np.maximum(starts, window.start_s)
+    return float(np.clip(overlap, 0, None).sum() / window.duration_s)
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyState:
+    """Whether a window can stand for the load: `steady`, `too short`, `overloaded` or `drifting`.
+
+    `reason` says why not, in one line for the reader.
+    """
+
+    verdict: str
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was steady."""
+        return self.verdict == "steady"
+
+
+def steady_state(samples: Sequence[RequestSample], window: Window | None = None) -> SteadyState:
+    """Says when a run was overloaded (the queue grows), too short, or drifting.
+
+    Overloaded: requests in flight grow over the window by a quarter of their mean or more, with a
+    slope whose 95 % interval is above zero. Too short: under 30 complete answers, or a window under
+    three times the median answer. Drifting: token throughput of the second half differs by more
+    than a tenth from the first, beyond Welch's 95 % interval.
+    """
+    window = window or steady_window(samples)
+    done = [s for s in samples if s.ok and s.scheduled_s in window]
+    growth = _growth(samples, window)
+    if growth is not None:
+        return SteadyState("overloaded", f"在途请求数在窗口内增长 {growth:.0%}：负载超过服务能力")
+    if short := _too_short(done, window):
+        return SteadyState("too short", short)
+    if drift := _drift([s for s in samples if s.ok], window):
+        return SteadyState("drifting", f"后半段吞吐与前半段相差 {drift:+.0%}：还没有稳定")
+    return SteadyState("steady")
+
+
+def _growth(samples: Sequence[RequestSample], window: Window) -> float | None:
+    levels = np.array([mean_in_flight(samples, part) for part in _parts(window)])
+    if levels.mean() <= 0:
+        return None
+    fit = stats.linregress(np.arange(_BINS), levels)
+    sure = fit.slope - stats.t.ppf(0.975, _BINS - 2) * fit.stderr > 0
+    growth = float(fit.slope * (_BINS - 1) / levels.mean())
+    return growth if sure and growth >= 0.25 and fit.slope * (_BINS - 1) >= 2 else None
+
+
+def _too_short(done: Sequence[RequestSample], window: Window) -> str:
+    if len(done) < 30:
+        return f"窗口内只有 {len(done)} 个完整回答，至少要 30 个（p99 至少要 100 个）"
+    median_s = float(np.median([sample.e2e_ms for sample in done])) / 1e3
+    if window.duration_s < 3 * median_s:
+        return f"窗口 {window.duration_s:.1f} s 不到中位 E2E（{median_s:.1f} s）的 3 倍"
+    return ""
+
+
+def _drift(done: Sequence[RequestSample], window: Window) -> float | None:
+    rates = np.array([tokens_arrived(done, part) for part in _parts(window)], dtype=float)
+    early, late = rates[: _BINS // 2], rates[_BINS // 2 :]
+    if early.mean() <= 0:
+        return None
+    change = float(late.mean() / early.mean() - 1)
+    p_value = float(stats.ttest_ind(early, late, equal_var=False).pvalue)
+    return change if abs(change) > 0.1 and p_value < 0.05 else None
+
+
+def _parts(window: Window) -> list[Window]:
+    edges = np.linspace(window.start_s, window.end_s, _BINS + 1).tolist()
+    return [Window(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _spans(samples: Sequence[RequestSample]) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        np.array([sample.scheduled_s for sample in samples]),
+        np.array([sample.finished_s for sample in samples]),
+    )
