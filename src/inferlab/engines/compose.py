@@ -1,0 +1,135 @@
+"""The lab's compose files: the same engine and JupyterLab in containers, Compose v2 or 1.29."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from inferlab.engines.choose import Choice
+from inferlab.errors import LabError
+from inferlab.repository import lab_dir, root
+from inferlab.settings import Settings, read_env_file
+
+ENGINE_SERVICE = "engine"
+LAB_SERVICE = "lab"
+# The image that `engine-image` in docker-compose.cpu.yml builds where none can be pulled.
+BUILT_CPU_IMAGE = "inferlab/engine-cpu"
+
+
+def command(compose: Sequence[str], lab: str, engine: str) -> tuple[str, ...]:
+    """`docker compose -f … [-f …]` for a lab; the CPU override comes second."""
+    files = [lab_dir(lab) / "docker-compose.yml"]
+    if engine == "cpu":
+        files.append(lab_dir(lab) / "docker-compose.cpu.yml")
+    return (*compose, *(part for file in files for part in ("-f", str(file))))
+
+
+def environment(choice: Choice, settings: Settings) -> dict[str, str]:
+    """What the compose files read: `.env`, the environment, and the choice made."""
+    model = model_in_container(choice.model)
+    chosen = {"LAB_MODEL": model} if choice.engine == "gpu" else {"LAB_CPU_MODEL": model}
+    if not settings.vllm_cpu_image and os.uname().machine in {"arm64", "aarch64"}:
+        from inferlab.repository import versions
+
+        chosen["LAB_VLLM_CPU_IMAGE"] = versions()["images"]["vllm-cpu-arm64"]
+    return {**read_env_file(root() / ".env"), **os.environ, **chosen}
+
+
+def model_in_container(model: str) -> str:
+    """The model as the engine's container sees it: `models/` of the clone is mounted at `/models`.
+
+    Raises:
+        LabError: a folder elsewhere, which the container does not see.
+    """
+    path = Path(model)
+    if not path.is_dir():
+        return model
+    inside = root() / "models"
+    if not path.is_relative_to(inside):
+        raise LabError(
+            f"容器只看得到 {inside} 下的模型，看不到 {model}",
+            remedy="把模型放进 models/，或用 --no-docker",
+        )
+    return f"/models/{path.relative_to(inside).as_posix()}"
+
+
+def start_engine(compose: tuple[str, ...], variables: dict[str, str]) -> None:
+    """Create and start the engine's container; pulls (or builds) its image with visible progress.
+
+    Raises:
+        LabError: Compose failed; its own words are on the terminal above.
+    """
+    if variables.get("LAB_VLLM_CPU_IMAGE", "").startswith(BUILT_CPU_IMAGE):
+        _run([*compose, "--profile", "build", "build", "engine-image"], variables, "构建引擎镜像")
+    _run([*compose, "up", "-d", ENGINE_SERVICE], variables, "启动引擎容器")
+
+
+def start_lab(compose: tuple[str, ...], variables: dict[str, str]) -> None:
+    """Build and start JupyterLab's container; the engine must be up."""
+    _run(
+        [*compose, "up", "-d", "--build", "--no-deps", LAB_SERVICE],
+        variables,
+        "启动 JupyterLab 容器",
+    )
+
+
+def down(compose: tuple[str, ...]) -> None:
+    """Remove the containers and their network; named volumes (downloaded models) stay."""
+    _run([*compose, "down", "--remove-orphans"], plain_environment(), "停止容器")
+
+
+def engine_log(compose: tuple[str, ...]) -> str:
+    """The engine container's whole log; empty when there is no container."""
+    container = _container(compose, ENGINE_SERVICE)
+    if not container:
+        return ""
+    done = subprocess.run(
+        ["docker", "logs", container], capture_output=True, text=True, errors="replace"
+    )
+    return done.stdout + done.stderr
+
+
+def engine_exit_code(compose: tuple[str, ...]) -> int | None:
+    """The engine container's exit code; None while it runs, 1 when it does not exist."""
+    container = _container(compose, ENGINE_SERVICE)
+    if not container:
+        return 1
+    form = "{{.State.Running}} {{.State.OOMKilled}} {{.State.ExitCode}}"
+    state = _output(["docker", "inspect", "--format", form, container]).split()
+    if len(state) != 3 or state[0] == "true":
+        return None
+    return 137 if state[1] == "true" else int(state[2])
+
+
+def is_running(compose: tuple[str, ...]) -> bool:
+    """Whether the engine's container runs."""
+    return bool(_container(compose, ENGINE_SERVICE)) and engine_exit_code(compose) is None
+
+
+def logs_command(compose: tuple[str, ...], *, follow: bool) -> list[str]:
+    """The command that shows the engine's log."""
+    return [*compose, "logs", "--tail", "200", *(["-f"] if follow else []), ENGINE_SERVICE]
+
+
+def plain_environment() -> dict[str, str]:
+    """`.env` and the environment, as `docker-compose` in the lab's folder would see them."""
+    return {**read_env_file(root() / ".env"), **os.environ}
+
+
+def _container(compose: tuple[str, ...], service: str) -> str:
+    found = _output([*compose, "ps", "-q", service])
+    return found.splitlines()[-1].strip() if found else ""
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    return done.stdout.strip()
+
+
+def _run(command: list[str], variables: dict[str, str], purpose: str) -> None:
+    done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise LabError(
+            f"{purpose}失败（{command[0]} 退出码 {done.returncode}，原因见上文）",
+            remedy="拉不到镜像时在 .env 中设置 LAB_IMAGE_PREFIX（加速前缀），或用 --no-docker",
+        )

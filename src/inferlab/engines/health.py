@@ -1,0 +1,58 @@
+"""Whether an engine answers: first `/health`, then one real completion of one token."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+SERVED_NAME = "lab"
+
+# A proxy from the environment must not stand between the lab and its own machine.
+_local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def is_healthy(base_url: str, *, timeout_s: float = 2.0) -> bool:
+    """Whether `GET /health` answers 200."""
+    try:
+        with _local.open(f"{base_url}/health", timeout=timeout_s) as response:
+            return response.status == 200
+    except (OSError, ValueError):
+        return False
+
+
+def complete(
+    base_url: str, prompt: str, *, max_tokens: int = 1, timeout_s: float = 60.0
+) -> dict[str, Any]:
+    """One greedy completion through the OpenAI-compatible API.
+
+    Raises:
+        OSError: the server cannot be reached, or answers with an error status.
+    """
+    body = {"model": SERVED_NAME, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    request = urllib.request.Request(
+        f"{base_url}/v1/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with _local.open(request, timeout=timeout_s) as response:
+        return json.load(response)
+
+
+def answers(base_url: str) -> bool:
+    """Whether the engine is healthy and really generates a token."""
+    if not is_healthy(base_url):
+        return False
+    try:
+        return complete(base_url, "def f(n):\n")["usage"]["completion_tokens"] >= 1
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def metrics(base_url: str, *, timeout_s: float = 5.0) -> str:
+    """The engine's Prometheus text.
+
+    Raises:
+        OSError: the server cannot be reached.
+    """
+    with _local.open(f"{base_url}/metrics", timeout=timeout_s) as response:
+        return response.read().decode()

@@ -1,0 +1,219 @@
+"""A lab from `up` to `down`: start or join the engine and JupyterLab, stop both, say what runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferlab.engines import compose, environments, health, jupyter, native, session, startup_log
+from inferlab.engines.choose import Choice, require_memory
+from inferlab.engines.machine import Machine
+from inferlab.engines.ports import require_free
+from inferlab.engines.processes import ProcessId, stop_session
+from inferlab.engines.session import Session
+from inferlab.engines.startup import OnProgress, Starting, wait_until_answering
+from inferlab.errors import LabError
+from inferlab.settings import Settings
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A lab whose engine answers.
+
+    Attributes:
+        waited_s: seconds from starting (or joining) the engine to its first completion.
+        joined: it was running before this call.
+    """
+
+    session: Session
+    jupyter_url: str
+    waited_s: float
+    joined: bool
+    report: startup_log.StartupReport
+
+
+def current() -> Session | None:
+    """The session whose engine is alive (answering or still starting); None otherwise."""
+    found = session.load()
+    return found if found and is_alive(found) else None
+
+
+def is_alive(found: Session) -> bool:
+    """Whether the session's engine process or container runs."""
+    if found.launcher == "compose":
+        return compose.is_running(found.compose)
+    engine = found.processes.get("engine")
+    return engine is not None and engine.is_alive()
+
+
+def up(
+    lab: str,
+    choice: Choice,
+    settings: Settings,
+    machine: Machine,
+    *,
+    say: Say,
+    on_progress: OnProgress,
+) -> Running:
+    """Start the lab, or join the one that already runs; whatever fails, nothing stays behind.
+
+    Raises:
+        LabError: another lab runs, a port is taken, or the engine or JupyterLab did not start.
+    """
+    running = current()
+    if running:
+        _require_same(running, lab, choice)
+    else:
+        down()
+    try:
+        started = running or _start_engine(lab, choice, settings, machine, say)
+        waited_s = wait_until_answering(_starting(started), on_progress)
+        started, jupyter_url = _with_jupyter(started, choice, settings, say)
+    except BaseException as error:
+        _stop_after(error)
+        raise
+    return Running(started, jupyter_url, waited_s, running is not None, report(started))
+
+
+def down() -> Session | None:
+    """Stop whatever this clone has running; gives the stopped session, None if there was none."""
+    found = session.load()
+    if found is None:
+        return None
+    if found.launcher == "compose":
+        compose.down(found.compose)
+    for process in reversed(found.processes.values()):
+        stop_session(process)
+    session.forget()
+    return found
+
+
+def engine_log(found: Session) -> str:
+    """The engine's log so far."""
+    if found.launcher == "compose" and compose.is_running(found.compose):
+        return compose.engine_log(found.compose)
+    return startup_log.read(Path(found.log))
+
+
+def report(found: Session) -> startup_log.StartupReport:
+    """The engine's own start-up figures, from its log; from `/metrics` where that has none."""
+    from_log = startup_log.report(engine_log(found))
+    return from_log if from_log.kv_cache_tokens else startup_report(found.api_url)
+
+
+def startup_report(base_url: str = "") -> startup_log.StartupReport:
+    """The running engine's figures: from this clone's log, else from the engine's `/metrics`.
+
+    Args:
+        base_url: the engine's address; the running lab's when empty.
+
+    Raises:
+        OSError: no engine answers.
+    """
+    found = session.load()
+    if not base_url and found:
+        from_log = startup_log.report(engine_log(found))
+        if from_log.kv_cache_tokens:
+            return from_log
+    return startup_log.report_from_metrics(health.metrics(base_url or session.api_url()))
+
+
+def _start_engine(
+    lab: str, choice: Choice, settings: Settings, machine: Machine, say: Say
+) -> Session:
+    require_memory(machine, choice)
+    require_free(settings.api_port, "LAB_API_PORT")
+    require_free(settings.jupyter_port, "LAB_JUPYTER_PORT")
+    new = Session(
+        lab=lab,
+        launcher=choice.launcher,
+        engine=choice.engine,
+        model=choice.model,
+        api_port=settings.api_port,
+        jupyter_port=settings.jupyter_port,
+        log=str(session.log_path(lab)),
+        processes={},
+    )
+    if choice.launcher == "compose":
+        return _start_containers(new, choice, settings, machine)
+    return _start_native(new, choice, settings, say)
+
+
+def _start_containers(
+    new: Session, choice: Choice, settings: Settings, machine: Machine
+) -> Session:
+    command = compose.command(machine.docker.compose, new.lab, choice.engine)
+    new = Session(**{**new.__dict__, "compose": command})
+    session.save(new)
+    compose.start_engine(command, compose.environment(choice, settings))
+    return new
+
+
+def _start_native(new: Session, choice: Choice, settings: Settings, say: Say) -> Session:
+    python = environments.ensure(choice.environment, settings, say)
+    process = native.start(choice, settings, lab=new.lab, python=python, log=Path(new.log))
+    new = new.with_process("engine", ProcessId.of(process.pid))
+    session.save(new)
+    return new
+
+
+def _starting(started: Session) -> Starting:
+    if started.launcher == "compose":
+        return Starting(
+            base_url=started.api_url,
+            read_log=lambda: compose.engine_log(started.compose),
+            exit_code=lambda: compose.engine_exit_code(started.compose),
+            log=Path(started.log),
+        )
+    engine = started.processes["engine"]
+    return Starting(
+        base_url=started.api_url,
+        read_log=lambda: startup_log.read(Path(started.log)),
+        exit_code=engine.exit_code,
+        log=Path(started.log),
+    )
+
+
+def _with_jupyter(
+    started: Session, choice: Choice, settings: Settings, say: Say
+) -> tuple[Session, str]:
+    if started.launcher == "compose":
+        compose.start_lab(started.compose, compose.environment(choice, settings))
+        return started, jupyter.url(started.jupyter_port, settings.jupyter_token or "lab")
+    token = session.jupyter_token(settings.jupyter_token)
+    address = jupyter.url(started.jupyter_port, token)
+    known = started.processes.get("jupyter")
+    if known and known.is_alive():
+        return started, address
+    say("正在启动 JupyterLab …")
+    log = session.log_path(started.lab, "jupyter")
+    process = jupyter.start(started.jupyter_port, token, lab=started.lab, log=log)
+    started = started.with_process("jupyter", ProcessId.of(process.pid))
+    session.save(started)
+    jupyter.wait_until_ready(process, started.jupyter_port, token, log)
+    return started, address
+
+
+def _require_same(running: Session, lab: str, choice: Choice) -> None:
+    if running.lab != lab:
+        raise LabError(f"{running.lab} 正在运行", remedy="先 ./lab down，再启动另一个实验")
+    wanted = (choice.engine, choice.launcher, choice.model)
+    found = (running.engine, running.launcher, running.model)
+    if wanted != found:
+        raise LabError(
+            f"{lab} 已在运行，但配置不同（{'、'.join(found)}，要求的是 {'、'.join(wanted)}）",
+            remedy="先 ./lab down，再重新启动",
+        )
+
+
+def _stop_after(error: BaseException) -> None:
+    found = session.load()
+    if found and found.launcher == "compose":
+        path = Path(found.log)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(compose.engine_log(found.compose), encoding="utf-8")
+    try:
+        down()
+    except LabError as second:
+        error.add_note(str(second))

@@ -1,0 +1,89 @@
+"""vLLM as a process of this user: the command line, the environment, the start."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from inferlab.engines.choose import Choice
+from inferlab.engines.environments import python_of
+from inferlab.engines.processes import start_in_own_session
+from inferlab.errors import UsageError
+from inferlab.repository import lab_dir, root
+from inferlab.settings import Settings
+
+
+def configuration(lab: str, engine: str) -> Path:
+    """The engine's YAML of a lab: `engine/vllm.yaml` (GPU) or `engine/vllm-cpu.yaml`.
+
+    Raises:
+        UsageError: the lab has none.
+    """
+    path = lab_dir(lab) / "engine" / ("vllm.yaml" if engine == "gpu" else "vllm-cpu.yaml")
+    if not path.is_file():
+        raise UsageError(f"{lab} 没有引擎配置 {path.relative_to(root())}", remedy="检查实验名")
+    return path
+
+
+def command(python: Path, config: Path, model: str, port: int) -> list[str]:
+    """The server's command line.
+
+    The module is run and not the `vllm` script: the CPU build's script fails, because its metadata
+    is named vllm-cpu.
+    """
+    server = [str(python), "-W", "ignore::DeprecationWarning"]
+    server += ["-m", "vllm.entrypoints.openai.api_server", "--config", str(config)]
+    return [*server, "--model", model, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def environment(choice: Choice, settings: Settings) -> dict[str, str]:
+    """The process's environment: no telemetry, the model site's settings, CPU thread hints."""
+    values = {
+        **os.environ,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    # The engine's packages are its own; the lab's must not leak in.
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        values.pop(name, None)
+    values |= _model_source(choice.model, settings)
+    folder = python_of(choice.environment).parent
+    values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"
+    if choice.engine == "cpu":
+        values |= _cpu_libraries(folder.parent, values)
+    return values
+
+
+def start(
+    choice: Choice, settings: Settings, *, lab: str, python: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start vLLM in its own session, its output in `log`."""
+    config = configuration(lab, choice.engine)
+    return start_in_own_session(
+        command(python, config, choice.model, settings.api_port),
+        log=log,
+        environment=environment(choice, settings),
+        folder=root(),
+    )
+
+
+def _model_source(model: str, settings: Settings) -> dict[str, str]:
+    if Path(model).is_dir():
+        return {"HF_HUB_OFFLINE": "1"}
+    values = {
+        "HF_ENDPOINT": settings.hf_endpoint,
+        "HF_TOKEN": settings.hf_token,
+        "VLLM_USE_MODELSCOPE": "1" if settings.use_modelscope else "",
+        "HF_HOME": settings.model_cache,
+        "MODELSCOPE_CACHE": settings.model_cache,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _cpu_libraries(prefix: Path, values: dict[str, str]) -> dict[str, str]:
+    # Intel's OpenMP, which vLLM's CPU build is tuned for, must be loaded before torch's own.
+    openmp = prefix / "lib" / "libiomp5.so"
+    if not openmp.is_file():
+        return {}
+    loaded = values.get("LD_PRELOAD", "")
+    return {"LD_PRELOAD": f"{openmp}:{loaded}" if loaded else str(openmp)}

@@ -1,0 +1,67 @@
+"""Waiting for an engine: progress from its log, a completion at the end, one cause on failure."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferlab.engines import health, startup_log
+from inferlab.errors import LabError
+from inferlab.repository import root, versions
+
+STALL_S = 600.0  # no new log line for so long: compiling a large model can be silent for minutes
+
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Starting:
+    """An engine that was started and does not answer yet.
+
+    Attributes:
+        read_log: gives the log so far.
+        exit_code: gives None while the engine lives.
+        log: where the log lies, or will lie after a failure.
+    """
+
+    base_url: str
+    read_log: Callable[[], str]
+    exit_code: Callable[[], int | None]
+    log: Path
+
+
+def wait_until_answering(
+    starting: Starting, on_progress: OnProgress, *, stall_s: float = STALL_S, poll_s: float = 0.5
+) -> float:
+    """Wait until the engine completes a token; `on_progress` gets (phase, seconds) at each look.
+
+    Returns:
+        Seconds waited.
+
+    Raises:
+        LabError: the engine ended, or its log stood still for `stall_s`; with cause and remedy.
+    """
+    began = changed = time.monotonic()
+    seen = ""
+    while True:
+        exit_code = starting.exit_code()
+        log = starting.read_log()
+        now = time.monotonic()
+        if log != seen:
+            seen, changed = log, now
+        on_progress(startup_log.phase(log), now - began)
+        if exit_code is not None or now - changed > stall_s:
+            raise failure(starting, log, exit_code)
+        if health.answers(starting.base_url):
+            return time.monotonic() - began
+        time.sleep(poll_s)
+
+
+def failure(starting: Starting, log: str, exit_code: int | None) -> LabError:
+    """The one line that says why the engine did not start."""
+    cause = startup_log.cause_of_failure(
+        log, exit_code=exit_code, driver=versions()["cuda"]["driver"]
+    )
+    where = starting.log
+    shown = where.relative_to(root()) if where.is_relative_to(root()) else where
+    return LabError(f"引擎没有启动：{cause.cause}", remedy=f"{cause.remedy}（日志：{shown}）")
