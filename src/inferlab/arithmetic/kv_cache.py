@@ -9,11 +9,14 @@ vllm/v1/kv_cache_interface.py. One GPU (no tensor or context parallelism) is ass
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Literal
 
 from inferlab.arithmetic.matrices import dtype_bytes
-from inferlab.arithmetic.mixers import Mixer, Recurrence
+from inferlab.arithmetic.mixers import LatentAttention, Mixer, Recurrence
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+
+Device = Literal["gpu", "cpu"]
 
 GPU_BLOCK_SIZE = 16
 CPU_BLOCK_SIZE = 128
@@ -50,11 +53,15 @@ def state_bytes_per_sequence(shape: ModelShape) -> int:
     return sum(state_bytes(shape, mixer) for mixer in shape.mixers)
 
 
-def state_bytes(shape: ModelShape, mixer: Mixer) -> int:
-    """Bytes of one layer's state of one sequence; 0 for attention."""
+def state_bytes(shape: ModelShape, mixer: Mixer, state_dtype: str = "auto") -> int:
+    """Bytes of one layer's state of one sequence; 0 for attention.
+
+    `state_dtype` overrides what the config asks for, and `auto` there is the model's dtype.
+    """
     if not isinstance(mixer, Recurrence):
         return 0
-    dtype = shape.dtype if mixer.state_dtype == "auto" else mixer.state_dtype
+    dtype = mixer.state_dtype if state_dtype == "auto" else state_dtype
+    dtype = shape.dtype if dtype == "auto" else dtype
     return mixer.state_elements * dtype_bytes(dtype) + mixer.conv_elements * shape.dtype_bytes
 
 
@@ -71,17 +78,19 @@ class CacheLayer:
         kind: `full`, `sliding`, `mla` or `state`.
         page_bytes: bytes of one block of this layer.
         block_size: tokens a block.
+        spare_states: of a `state`, the copies kept beside the running one for prefix caching.
     """
 
     kind: str
     page_bytes: int
     block_size: int
     window: int | None = None
+    spare_states: int = 0
 
     def blocks_per_request(self, engine: "EngineLimits") -> int:
         """Blocks that one request of `max_model_len` tokens may hold at once."""
         if self.kind == "state":
-            return 2 if engine.prefix_caching else 1
+            return 1 + (self.spare_states if engine.prefix_caching else 0)
         if self.window is None:
             return ceil(engine.max_model_len / self.block_size)
         # A window need not start at a block's edge, hence one block more.
@@ -95,20 +104,44 @@ class EngineLimits:
 
     Attributes:
         max_num_batched_tokens: bounds what a sliding layer holds besides its window.
-        block_size: tokens a block before any alignment; 16 on a GPU, 128 on vLLM's CPU backend.
-        async_scheduling: two steps in flight instead of one; on by default on a GPU, off on a CPU.
-        prefix_caching: hybrid models then keep one more state block a request.
+        block_size: tokens a block before any alignment.
+        steps_in_flight: 2 with asynchronous scheduling.
+        prefix_caching: hybrid models then keep spare states for each request.
+        state_dtype: dtype of recurrent state; `auto` is the config's.
     """
 
     max_model_len: int
-    max_num_batched_tokens: int = 8192
-    block_size: int = GPU_BLOCK_SIZE
-    async_scheduling: bool = True
-    prefix_caching: bool = True
+    max_num_batched_tokens: int
+    block_size: int
+    steps_in_flight: int
+    prefix_caching: bool
+    state_dtype: str = "auto"
 
     @property
     def tokens_in_flight(self) -> int:
-        return self.max_num_batched_tokens * (2 if self.async_scheduling else 1)
+        return self.max_num_batched_tokens * self.steps_in_flight
+
+
+def engine_limits(
+    shape: ModelShape,
+    max_model_len: int,
+    *,
+    device: Device = "gpu",
+    block_size: int | None = None,
+    max_num_batched_tokens: int = 8192,
+    prefix_caching: bool = True,
+) -> EngineLimits:
+    """vLLM's defaults on a device.
+
+    The CPU backend takes blocks of 128 tokens (16 with MLA), schedules synchronously and keeps
+    recurrent state in fp32 (vllm/platforms/cpu.py).
+    """
+    if device == "gpu":
+        size = block_size or GPU_BLOCK_SIZE
+        return EngineLimits(max_model_len, max_num_batched_tokens, size, 2, prefix_caching)
+    mla = any(isinstance(mixer, LatentAttention) for mixer in shape.mixers)
+    size = CPU_MLA_BLOCK_SIZE if mla else block_size or CPU_BLOCK_SIZE
+    return EngineLimits(max_model_len, max_num_batched_tokens, size, 1, prefix_caching, "fp32")
 
 
 @dataclass(frozen=True)
@@ -143,11 +176,11 @@ def max_concurrency(
     shape: ModelShape,
     kv_bytes_available: int,
     max_model_len: int,
-    block_size: int = GPU_BLOCK_SIZE,
+    block_size: int | None = None,
     *,
+    device: Device = "gpu",
     kv_dtype: str = "auto",
     max_num_batched_tokens: int = 8192,
-    async_scheduling: bool = True,
     prefix_caching: bool = True,
 ) -> Capacity:
     """How many requests of `max_model_len` tokens fit, by vLLM 0.32's own rule.
@@ -158,20 +191,26 @@ def max_concurrency(
 
     Args:
         kv_bytes_available: what is left for the cache ("Available KV cache memory" in the log).
-        block_size: 16 on a GPU; `CPU_BLOCK_SIZE` for vLLM's CPU backend (with
-            `async_scheduling=False`).
+        block_size: `--block-size`; the device's default when None (16 on a GPU, 128 on a CPU).
+        max_num_batched_tokens: matters to sliding layers only.
+        prefix_caching: matters to hybrid models only.
 
     Raises:
         LabError: the model has no cache at all, or an argument is not positive.
     """
-    if kv_bytes_available < 0 or max_model_len < 1 or block_size < 1:
+    if kv_bytes_available < 0 or max_model_len < 1 or (block_size is not None and block_size < 1):
         raise LabError(
             f"无法计算并发：KV 显存 {kv_bytes_available}、max_model_len {max_model_len}、"
             f"block_size {block_size}",
             remedy="后两者必须为正，KV 显存不能为负",
         )
-    engine = EngineLimits(
-        max_model_len, max_num_batched_tokens, block_size, async_scheduling, prefix_caching
+    engine = engine_limits(
+        shape,
+        max_model_len,
+        device=device,
+        block_size=block_size,
+        max_num_batched_tokens=max_num_batched_tokens,
+        prefix_caching=prefix_caching,
     )
     groups = cache_groups(cache_layers(shape, engine, kv_dtype))
     bytes_per_block = max(sum(layer.page_bytes for layer in group) for group in groups)
@@ -193,8 +232,15 @@ def cache_layers(
         LabError: no layer caches anything.
     """
     element = kv_element_bytes(shape, kv_dtype)
-    block_size = aligned_block_size(shape, engine.block_size, element)
-    layers = [_cache_layer(shape, mixer, block_size, element) for mixer in shape.mixers]
+    block_size = aligned_block_size(shape, engine, element)
+    layers = []
+    for mixer in shape.mixers:
+        if isinstance(mixer, Recurrence):
+            state = state_bytes(shape, mixer, engine.state_dtype)
+            spare = mixer.spare_states
+            layers.append(CacheLayer("state", state, block_size, spare_states=spare))
+        else:
+            layers.append(_attention_layer(mixer, block_size, element))
     if not layers:
         raise LabError("这个模型没有任何需要缓存的层", remedy="检查 config.json")
     if len({(layer.kind, layer.window) for layer in layers}) == 1:
@@ -202,17 +248,17 @@ def cache_layers(
     return _unify_pages(layers)
 
 
-def aligned_block_size(shape: ModelShape, block_size: int, element_bytes: int) -> int:
+def aligned_block_size(shape: ModelShape, engine: EngineLimits, element_bytes: int) -> int:
     """Tokens a block once an attention page is at least as large as a recurrent layer's state.
 
     vLLM calls this `_align_hybrid_block_size`; it raises the block size of hybrid models to
     hundreds of tokens.
     """
-    states = [state_bytes(shape, mixer) for mixer in shape.mixers]
+    states = [state_bytes(shape, mixer, engine.state_dtype) for mixer in shape.mixers]
     per_token = [m.kv_elements * element_bytes for m in shape.mixers if m.kv_elements]
     if not per_token or not max(states):
-        return block_size
-    return block_size * ceil(max(states) / (block_size * per_token[0]))
+        return engine.block_size
+    return engine.block_size * ceil(max(states) / (engine.block_size * per_token[0]))
 
 
 def cache_groups(layers: list[CacheLayer]) -> list[list[CacheLayer]]:
@@ -230,12 +276,8 @@ def cache_groups(layers: list[CacheLayer]) -> list[list[CacheLayer]]:
     return groups
 
 
-def _cache_layer(
-    shape: ModelShape, mixer: Mixer, block_size: int, element_bytes: int
-) -> CacheLayer:
-    if isinstance(mixer, Recurrence):
-        return CacheLayer("state", state_bytes(shape, mixer), block_size)
-    kind = "sliding" if mixer.window else "mla" if mixer.kind == "MLA" else "full"
+def _attention_layer(mixer: Mixer, block_size: int, element_bytes: int) -> CacheLayer:
+    kind = "mla" if isinstance(mixer, LatentAttention) else "sliding" if mixer.window else "full"
     page = mixer.kv_elements * element_bytes * block_size
     return CacheLayer(kind, page, block_size, mixer.window)
 

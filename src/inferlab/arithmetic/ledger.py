@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from inferlab.arithmetic.feed_forward import FeedForward, MoeMlp
 from inferlab.arithmetic.kv_cache import (
-    GPU_BLOCK_SIZE,
     Capacity,
+    Device,
     kv_bytes_per_token,
     max_concurrency,
     state_bytes_per_sequence,
@@ -21,8 +21,9 @@ from inferlab.errors import LabError
 
 GIB = 1 << 30
 
-# CUDA context, libraries' workspaces and CUDA graphs of one H200 process; varies with the driver.
-RUNTIME_BYTES = round(1.5 * GIB)
+# Rules of thumb, not measurements: CUDA context (about 0.5 GiB), libraries' workspaces and CUDA
+# graphs on a GPU; the interpreter with torch and vLLM loaded in a CPU worker.
+RUNTIME_BYTES: dict[Device, int] = {"gpu": round(1.5 * GIB), "cpu": round(0.8 * GIB)}
 
 # A logit row while sampling: bf16 logits, fp32 copy, sorted values, int64 indices, probabilities.
 SAMPLING_BYTES_PER_LOGIT = 2 + 4 + 4 + 8 + 4
@@ -84,9 +85,9 @@ def memory_ledger(
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
     utilization: float = 0.92,
-    block_size: int = GPU_BLOCK_SIZE,
-    async_scheduling: bool = True,
-    runtime_bytes: int = RUNTIME_BYTES,
+    device: Device = "gpu",
+    block_size: int | None = None,
+    runtime_bytes: int | None = None,
     kv_cache_bytes: int | None = None,
     measured: dict[str, int] | None = None,
 ) -> MemoryLedger:
@@ -95,7 +96,9 @@ def memory_ledger(
     Args:
         memory_bytes: the device's memory, or a CPU's share for the engine.
         utilization: the share the engine may use (`--gpu-memory-utilization`; vLLM 0.32: 0.92).
-        runtime_bytes: context, libraries and CUDA graphs; 0 for a CPU.
+        device, block_size: as in `max_concurrency`.
+        runtime_bytes: context, libraries and CUDA graphs, or a CPU worker's Python and libraries;
+            None for this module's estimate.
         kv_cache_bytes: a fixed cache (`--kv-cache-memory-bytes`) instead of what is left over.
         measured: bytes by row key that the engine reported (`weights`, `activations`, `runtime`),
             to be used instead of this module's.
@@ -111,7 +114,7 @@ def memory_ledger(
     used = [
         _weights_row(shape, weight_dtype),
         activations_row(shape, max_num_batched_tokens, max_num_seqs),
-        LedgerRow("runtime", "运行时", runtime_bytes, "CUDA context + 库 + CUDA graph", False),
+        _runtime_row(device, runtime_bytes),
     ]
     used = [_with_measured(row, measured or {}) for row in used]
     budget = int(memory_bytes * utilization) - sum(row.bytes for row in used)
@@ -121,9 +124,9 @@ def memory_ledger(
         max(kv_bytes, 0),
         max_model_len,
         block_size,
+        device=device,
         kv_dtype=kv_dtype,
         max_num_batched_tokens=max_num_batched_tokens,
-        async_scheduling=async_scheduling,
     )
     fixed = kv_cache_bytes is not None
     # What is left over is only as exact as what was subtracted.
@@ -170,6 +173,14 @@ def _live_elements(shape: ModelShape, part: Mixer | FeedForward) -> int:
         )
     first, last = part.matrices[0], part.matrices[-1]
     return residual + first.outputs + last.inputs
+
+
+def _runtime_row(device: Device, given: int | None) -> LedgerRow:
+    parts = "CUDA context + 库 + CUDA graph" if device == "gpu" else "Python 进程与库"
+    size = RUNTIME_BYTES[device] if given is None else given
+    return LedgerRow(
+        "runtime", "运行时", size, f"{parts}（{'经验值' if given is None else '指定值'}）", False
+    )
 
 
 def _weights_row(shape: ModelShape, weight_dtype: str) -> LedgerRow:

@@ -165,6 +165,8 @@ class Recurrence:
         conv_elements: elements that the short convolution keeps of one sequence.
         flops_per_state: FLOPs a token for each state element (decay, update, read-out).
         state_dtype: dtype of the state; "auto" is the model's own.
+        spare_states: copies of the state that vLLM keeps beside the running one when prefix caching
+            is on: one at the last block's edge, and with Mamba-2 one of the prefill.
     """
 
     kind: str
@@ -174,6 +176,7 @@ class Recurrence:
     conv_elements: int
     flops_per_state: int
     state_dtype: str = "auto"
+    spare_states: int = 1
 
     window = None
     kv_elements = 0
@@ -242,6 +245,7 @@ def mamba2(
         conv_elements=conv * (kernel - 1),
         flops_per_state=5,
         state_dtype=dtype,
+        spare_states=2,
     )
 
 
