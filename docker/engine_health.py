@@ -1,8 +1,9 @@
 """The engine container's health check: ready means that a real completion came back.
 
-Until the first success every check asks for one token. From then on it asks `/health` (is the engine
-process alive?), because a check that generates tokens would add requests to the measurements, and
-would call an engine sick that is only busy. Standard library only: it runs in the engine's image.
+Until the first success every check asks for one token. From then on it asks `/health` (is the
+engine process alive?), because a check that generates tokens would add requests to the
+measurements, and would call an engine sick that is only busy. Standard library only: it runs in
+the engine's image.
 """
 
 import json

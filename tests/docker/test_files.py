@@ -1,0 +1,65 @@
+"""What the Docker files promise without a daemon: pinned images, nothing unknown in the context."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inferlab.repository import root, versions
+
+CHAPTER = root() / "code" / "chapter03"
+
+
+def defaults_in(path: Path) -> str:
+    """The file with every `${NAME:-default}` replaced by its default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("file", "image"),
+    [("docker-compose.yml", "vllm"), ("docker-compose.cpu.yml", "vllm-cpu-x86_64")],
+)
+def test_engine_images_are_the_pinned_ones(file: str, image: str) -> None:
+    services = yaml.safe_load(defaults_in(CHAPTER / file))["services"]
+    pinned = versions()["images"][image]
+    assert services["engine"]["image"] == pinned
+    assert services["lab"]["build"]["args"]["ENGINE_IMAGE"] == pinned
+
+
+def test_the_image_built_here_carries_the_engine_version() -> None:
+    services = yaml.safe_load(defaults_in(CHAPTER / "docker-compose.cpu.yml"))["services"]
+    assert services["engine-image"]["image"] == (
+        f"inferlab/engine-cpu:{versions()['engines']['vllm-cpu']}"
+    )
+
+
+def test_compose_settings_are_explained_in_env_example() -> None:
+    explained = (root() / ".env.example").read_text(encoding="utf-8")
+    used = {
+        name
+        for file in CHAPTER.glob("docker-compose*.yml")
+        for name in re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))
+    }
+    missing = sorted(name for name in used if not re.search(rf"^#?\s*{name}=", explained, re.M))
+    assert not missing
+
+
+def test_the_settings_file_of_the_lab_is_the_one_at_the_root() -> None:
+    link = CHAPTER / ".env"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../../.env")
+
+
+def test_everything_the_dockerfiles_copy_is_in_the_build_context() -> None:
+    allowed = {
+        line.removeprefix("!")
+        for line in (root() / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
+    for dockerfile in (root() / "docker").glob("*.Dockerfile"):
+        text = dockerfile.read_text(encoding="utf-8")
+        for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M):
+            for source in sources.split():
+                assert source.split("/")[0] in allowed, f"{dockerfile.name}: {source}"
+                assert (root() / source).exists(), f"{dockerfile.name}: {source}"
