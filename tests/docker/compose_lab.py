@@ -53,7 +53,7 @@ class Lab:
         return f"inferlab-test-{os.getpid()}{self.project_suffix}"
 
     def environment(self) -> dict[str, str]:
-        """This process's environment; what the reader's `.env` says of models and GPUs is undone."""
+        """This process's environment; models and GPUs of the reader's `.env` undone."""
         return {
             "LAB_VLLM_CPU_IMAGE": BUILT_HERE,
             **os.environ,
