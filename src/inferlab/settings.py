@@ -14,7 +14,7 @@ DEFAULT_JUPYTER_PORT = 8888
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting of `.env.example`; an empty string means "not set, use the default"."""
+    """The settings that Python reads (the compose files read more); "" means "use the default"."""
 
     model: str = ""
     api_port: int = DEFAULT_API_PORT
@@ -24,14 +24,9 @@ class Settings:
     hf_token: str = ""
     use_modelscope: bool = False
     model_cache: str = ""
-    image_prefix: str = ""
-    vllm_image: str = ""
     vllm_cpu_image: str = ""
-    cpu_build: str = ""
     pip_index_url: str = ""
     torch_index_url: str = ""
-    debian_mirror: str = ""
-    base_image: str = ""
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -62,14 +57,9 @@ class Settings:
             hf_token=text("HF_TOKEN"),
             use_modelscope=text("VLLM_USE_MODELSCOPE").lower() in {"1", "true", "yes"},
             model_cache=text("LAB_MODEL_CACHE"),
-            image_prefix=text("LAB_IMAGE_PREFIX"),
-            vllm_image=text("LAB_VLLM_IMAGE"),
             vllm_cpu_image=text("LAB_VLLM_CPU_IMAGE"),
-            cpu_build=text("LAB_CPU_BUILD"),
             pip_index_url=text("LAB_PIP_INDEX_URL"),
             torch_index_url=text("LAB_TORCH_INDEX_URL"),
-            debian_mirror=text("LAB_DEBIAN_MIRROR"),
-            base_image=text("LAB_BASE_IMAGE"),
         )
 
 

@@ -3,7 +3,8 @@
 vLLM's CPU build wants `torch==<pin>+cpu`, which ordinary package indexes do not carry. It is
 installed first and alone: from `LAB_TORCH_INDEX_URL` when set, else from what pip is configured
 with (a mirror, a link to the wheel), else from PyTorch's own index, which uv knows
-(`--torch-backend`). That last step has not been seen working: the development and CI machines cannot reach that index.
+(`--torch-backend`). That last step has not been seen working: the development and CI machines
+cannot reach that index.
 """
 
 import hashlib
