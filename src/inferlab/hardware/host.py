@@ -99,7 +99,7 @@ def describe_host() -> HostInfo:
         cpu=describe_cpu(),
         memory=describe_memory(),
         system=_system(),
-        kernel=platform.release(),
+        kernel=platform.release().split("-")[0],
         container=_container(),
         python=platform.python_version(),
         driver_version=first.driver_version if first else None,

@@ -1,0 +1,87 @@
+"""Records on disk: `results/<device>/<lab>/<experiment>.json`, written whole or not at all."""
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from inferlab.errors import LabError
+from inferlab.records.schema import Record
+from inferlab.repository import root
+
+
+def slug(device: str) -> str:
+    """Folder name of a device: `NVIDIA H200` → `h200`, `AMD EPYC` → `amd-epyc`."""
+    bare = re.sub(r"^NVIDIA\s+", "", device, flags=re.IGNORECASE)
+    bare = re.sub(r"\((R|TM)\)|@.*$|CPU|Processor", "", bare, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]+", "-", bare.lower()).strip("-")
+
+
+def path_of(record: Record, folder: Path | None = None) -> Path:
+    """Where a record belongs; `folder` replaces the repository's `results/`."""
+    return (
+        (folder or root() / "results")
+        / slug(record.device)
+        / record.lab
+        / f"{record.experiment}.json"
+    )
+
+
+def save(record: Record, folder: Path | None = None) -> Path:
+    """Write a record to its place through a temporary file, so that no reader meets half of one.
+
+    Raises:
+        LabError: the disk is full or not writable; nothing is left behind.
+    """
+    target = path_of(record, folder)
+    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
+    temporary = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise LabError(
+            f"写不了记录 {target}（{error.strerror}）", remedy="检查磁盘空间与权限"
+        ) from error
+    return target
+
+
+def load(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        LabError: no such file, or it is not a record of this schema.
+    """
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabError(
+            f"读不到记录 {path}（{error.strerror}）", remedy="先运行 ./lab record"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise LabError(
+            f"{path} 不是有效的记录（{place}：{first['msg']}）", remedy="重新测量这一项"
+        ) from error
+
+
+def find(lab: str, experiment: str, device: str) -> Record:
+    """The record of one experiment on one device (`h200`, or the device's full name)."""
+    return load(root() / "results" / slug(device) / lab / f"{experiment}.json")
+
+
+def devices(lab: str, experiment: str) -> list[str]:
+    """Devices that have a record of the experiment, by folder name."""
+    return sorted(
+        path.parts[-3] for path in (root() / "results").glob(f"*/{lab}/{experiment}.json")
+    )
