@@ -1,4 +1,4 @@
-"""Measured ÷ limit: MBU and MFU. Bytes and FLOPs come from `arithmetic`, ceilings from `hardware`."""
+"""Measured ÷ limit: MBU and MFU. Bytes and FLOPs come from `arithmetic`, peaks from `hardware`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

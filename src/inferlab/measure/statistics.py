@@ -104,10 +104,51 @@ def ratio_interval(
             f"成对比较要求两边次数相同，现在是 {len(log_a)} 与 {len(log_b)}",
             remedy="交替运行 A 与 B，每轮各一次",
         )
-    logs = mean_interval(log_a - log_b, confidence) if paired else _welch(log_a, log_b, confidence)
+    logs = (
+        mean_interval(log_a - log_b, confidence)
+        if paired
+        else difference_interval(log_a, log_b, confidence)
+    )
     return Interval(
         math.exp(logs.mean), math.exp(logs.low), _exp(logs.high), logs.n, logs.confidence
     )
+
+
+def difference_interval(a: Values, b: Values, confidence: float = 0.95) -> Interval:
+    """Mean of A - mean of B for independent runs, with Welch's t interval.
+
+    Raises:
+        LabError: no value on one side, or one is not finite.
+    """
+    a, b = _finite(a), _finite(b)
+    mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, 1, confidence)
+    part_a, part_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    variance = float(part_a + part_b)
+    if variance == 0:
+        return Interval(mean, mean, mean, n, confidence)
+    freedom = variance**2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
+    half = _t(confidence, float(freedom)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, n, confidence)
+
+
+def slope_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """Change per step of a least-squares line through evenly spaced values, with its interval.
+
+    Raises:
+        LabError: fewer than three values, or one is not finite.
+    """
+    data = _finite(values)
+    if len(data) < 3:
+        raise LabError(f"判断趋势至少要 3 个值，现在是 {len(data)}")
+    steps = np.arange(len(data)) - (len(data) - 1) / 2
+    spread = float(steps @ steps)
+    slope = float(steps @ data) / spread
+    rest = data - data.mean() - slope * steps
+    error = math.sqrt(float(rest @ rest) / (len(data) - 2) / spread)
+    half = _t(confidence, len(data) - 2) * error
+    return Interval(slope, slope - half, slope + half, len(data), confidence)
 
 
 def compare(
@@ -149,19 +190,6 @@ def lag1_autocorrelation(values: Values) -> float:
     data = _finite(values)
     centred = data - data.mean()
     return float((centred[:-1] @ centred[1:]) / (centred @ centred))
-
-
-def _welch(a: np.ndarray, b: np.ndarray, confidence: float) -> Interval:
-    mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1, confidence)
-    part_a, part_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    variance = float(part_a + part_b)
-    if variance == 0:
-        return Interval(mean, mean, mean, n, confidence)
-    freedom = variance**2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
-    half = _t(confidence, float(freedom)) * math.sqrt(variance)
-    return Interval(mean, mean - half, mean + half, n, confidence)
 
 
 def _t(confidence: float, freedom: float) -> float:

@@ -84,6 +84,9 @@ def summarise(
     window = window or whole_window(samples)
     counted = [sample for sample in samples if sample.scheduled_s in window]
     ok = [sample for sample in counted if sample.ok]
+    whole = [sample for sample in samples if sample.ok]
+    output = tokens_arrived(whole, window)
+    per_s = 1 / window.duration_s if window.duration_s > 0 else 0.0
     return Summary(
         requests=len(counted),
         ok=len(ok),
@@ -94,8 +97,15 @@ def summarise(
         cached_tokens=sum(s.cached_tokens for s in ok),
         output_tokens=sum(s.output_tokens for s in ok),
         token_counts_exact=not any(s.tokens_estimated for s in ok),
-        **_rates([s for s in samples if s.ok], window),
-        **_latencies(ok, from_schedule),
+        requests_per_s=sum(s.finished_s in window for s in whole) * per_s,
+        output_tokens_per_s=output * per_s,
+        total_tokens_per_s=(output + _prompt_tokens(whole, window)) * per_s,
+        ttft_ms=latency(_ttfts(ok, from_schedule)),
+        tpot_ms=latency([s.tpot_ms for s in ok if s.tpot_ms is not None]),
+        itl_ms=latency([value for s in ok for value in s.itl_ms]),
+        chunk_gap_ms=latency([value for s in ok for value in s.chunk_gap_ms]),
+        e2e_ms=latency([s.e2e_ms - _hidden(s, from_schedule) for s in ok]),
+        send_delay_ms=latency([s.send_delay_ms for s in ok]),
     )
 
 
@@ -105,26 +115,13 @@ def failures(samples: Sequence[RequestSample]) -> dict[str, int]:
     return dict(Counter(str(s.status) for s in samples if s.status not in calm))
 
 
-def _rates(ok: Sequence[RequestSample], window: Window) -> dict[str, float]:
-    output = tokens_arrived(ok, window)
-    prompt = sum(s.prompt_tokens for s in ok if s.chunk_s and s.chunk_s[0] in window)
-    ended = sum(s.finished_s in window for s in ok)
-    per_s = 1 / window.duration_s if window.duration_s > 0 else 0.0
-    return {
-        "requests_per_s": ended * per_s,
-        "output_tokens_per_s": output * per_s,
-        "total_tokens_per_s": (output + prompt) * per_s,
-    }
+def _prompt_tokens(ok: Sequence[RequestSample], window: Window) -> int:
+    return sum(s.prompt_tokens for s in ok if s.chunk_s and s.chunk_s[0] in window)
 
 
-def _latencies(ok: Sequence[RequestSample], from_schedule: bool) -> dict[str, Latency | None]:
-    hidden = [0.0 if from_schedule else s.send_delay_ms for s in ok]
-    firsts = [s.ttft_ms - cut for s, cut in zip(ok, hidden, strict=True) if s.ttft_ms is not None]
-    return {
-        "ttft_ms": latency(firsts),
-        "tpot_ms": latency([s.tpot_ms for s in ok if s.tpot_ms is not None]),
-        "itl_ms": latency([value for s in ok for value in s.itl_ms]),
-        "chunk_gap_ms": latency([value for s in ok for value in s.chunk_gap_ms]),
-        "e2e_ms": latency([s.e2e_ms - cut for s, cut in zip(ok, hidden, strict=True)]),
-        "send_delay_ms": latency([s.send_delay_ms for s in ok]),
-    }
+def _ttfts(ok: Sequence[RequestSample], from_schedule: bool) -> list[float]:
+    return [s.ttft_ms - _hidden(s, from_schedule) for s in ok if s.ttft_ms is not None]
+
+
+def _hidden(sample: RequestSample, from_schedule: bool) -> float:
+    return 0.0 if from_schedule else sample.send_delay_ms

@@ -8,12 +8,13 @@ in the drain: leaving out the slow ones that had not ended would flatter. Throug
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
 from inferlab.errors import LabError
 from inferlab.load.samples import RequestSample
+from inferlab.measure.statistics import difference_interval, slope_interval
 
 WARM_UP_SHARE = 0.1
 _BINS = 10
@@ -113,10 +114,10 @@ def _growth(samples: Sequence[RequestSample], window: Window) -> float | None:
     levels = np.array([mean_in_flight(samples, part) for part in _parts(window)])
     if levels.mean() <= 0:
         return None
-    fit = stats.linregress(np.arange(_BINS), levels)
-    sure = fit.slope - stats.t.ppf(0.975, _BINS - 2) * fit.stderr > 0
-    growth = float(fit.slope * (_BINS - 1) / levels.mean())
-    return growth if sure and growth >= 0.25 and fit.slope * (_BINS - 1) >= 2 else None
+    slope = slope_interval(levels)
+    gained = slope.mean * (_BINS - 1)
+    share = gained / float(levels.mean())
+    return share if slope.low > 0 and share >= 0.25 and gained >= 2 else None
 
 
 def _too_short(done: Sequence[RequestSample], window: Window) -> str:
@@ -134,13 +135,13 @@ def _drift(done: Sequence[RequestSample], window: Window) -> float | None:
     if early.mean() <= 0:
         return None
     change = float(late.mean() / early.mean() - 1)
-    p_value = float(stats.ttest_ind(early, late, equal_var=False).pvalue)
-    return change if abs(change) > 0.1 and p_value < 0.05 else None
+    sure = not difference_interval(late, early).contains(0.0)
+    return change if abs(change) > 0.1 and sure else None
 
 
 def _parts(window: Window) -> list[Window]:
     edges = np.linspace(window.start_s, window.end_s, _BINS + 1).tolist()
-    return [Window(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [Window(a, b) for a, b in pairwise(edges)]
 
 
 def _spans(samples: Sequence[RequestSample]) -> tuple[np.ndarray, np.ndarray]:
