@@ -149,7 +149,8 @@ def _index_options(settings: Settings) -> list[str]:
     """pip's configured indexes and links, in uv's words: uv does not read pip's configuration."""
     if settings.pip_index_url:
         return ["--index-url", settings.pip_index_url]
-    options: list[str] = []
+    # As pip does: the best match of all indexes. The versions are exact, so none can be smuggled in.
+    options = ["--index-strategy", "unsafe-best-match"]
     for key in ("index-url", "extra-index-url", "find-links"):
         for value in _pip_setting(key):
             options += [f"--{key}", value]
