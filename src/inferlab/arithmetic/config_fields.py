@@ -8,6 +8,20 @@ from inferlab.errors import LabError
 
 _MISSING = object()
 
+# Families whose configuration class in transformers does not fall back on hidden / heads.
+_DEFAULT_HEAD_DIM = {
+    "gpt_oss": 64,
+    "minimax_m2": 128,
+    "ministral3": 128,
+    "nemotron_h": 128,
+    "qwen3": 128,
+    "qwen3_5_moe_text": 256,
+    "qwen3_5_text": 256,
+    "qwen3_next": 256,
+    "qwen3_vl_text": 128,
+    "seed_oss": 128,
+}
+
 
 @dataclass(frozen=True)
 class ConfigFields:
@@ -69,7 +83,8 @@ class ConfigFields:
 
     @property
     def head_dim(self) -> int:
-        return self.count("head_dim", default=self.hidden // self.query_heads)
+        usual = self.hidden // self.query_heads
+        return self.count("head_dim", default=_DEFAULT_HEAD_DIM.get(self.model_type, usual))
 
     def layer_types(self, pattern: list[str]) -> list[str]:
         """`layer_types` of new configs, else the `pattern` that old ones imply.

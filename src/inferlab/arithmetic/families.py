@@ -3,8 +3,9 @@
 One small function a family: `families_dense.py`, `families_moe.py`, `families_hybrid.py`.
 
 Every one was checked against the model class of transformers 5.19: same config, meta device, the
-same total to the last parameter; `tests/golden/README.md` says how to repeat that. What a field
-means is defined by the family's `configuration_*.py` and `modeling_*.py` in transformers.
+same total to the last parameter, biases, missing fields and odd layouts included (Kimi-K2 has
+DeepSeek-V3's class); `tests/golden/README.md` says how to repeat that. What a field means is
+defined by the family's `configuration_*.py` and `modeling_*.py` in transformers.
 """
 
 from collections.abc import Callable, Mapping

@@ -14,12 +14,19 @@ from inferlab.arithmetic.feed_forward import DenseMlp
 from inferlab.arithmetic.mixers import SoftmaxAttention
 from inferlab.arithmetic.shapes import Layer, ModelShape
 
+# The others' model classes ignore the field.
+_MLP_BIAS = ("granite", "llama", "seed_oss", "smollm3")
+
+# When they slide at all; their model classes have no biases, whatever the config says.
+_SLIDES_EVERYWHERE = ("ministral3", "mistral", "phi3")
+
 
 @family("llama", "granite", "mistral", "ministral3", "phi3", "smollm3", "qwen3_vl_text", "qwen3")
 @family("qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "olmo2", "olmo3", "seed_oss")
 def llama_like(fields: ConfigFields) -> ModelShape:
     """Pre-norm, gated MLP, rotary positions; the members differ in biases, norms and windows."""
-    mlp = DenseMlp(fields.hidden, fields.count("intermediate_size"), bias=fields.flag("mlp_bias"))
+    bias = fields.model_type in _MLP_BIAS and fields.flag("mlp_bias")
+    mlp = DenseMlp(fields.hidden, fields.count("intermediate_size"), bias=bias)
     layers = [
         Layer(
             softmax_attention(fields, window=window, **llama_attention(fields)),
@@ -34,6 +41,8 @@ def llama_like(fields: ConfigFields) -> ModelShape:
 def llama_attention(fields: ConfigFields) -> dict[str, Any]:
     """Biases and q/k norms: Qwen2 biases q, k, v; Qwen3 norms each head; OLMo 2 the full width."""
     kind, bias = fields.model_type, fields.flag("attention_bias")
+    if kind in _SLIDES_EVERYWHERE:
+        return {}
     if kind.startswith("qwen2"):
         return {"qkv_bias": True}
     if kind == "seed_oss":
@@ -49,7 +58,7 @@ def llama_attention(fields: ConfigFields) -> dict[str, Any]:
 def llama_windows(fields: ConfigFields) -> list[int | None]:
     """Mistral and Phi-3 slide everywhere; Qwen only with `use_sliding_window`; others by list."""
     full = ["full_attention"] * fields.depth
-    if fields.model_type in ("mistral", "ministral3", "phi3"):
+    if fields.model_type in _SLIDES_EVERYWHERE:
         window = fields.get("sliding_window", default=None)
         return windows(fields, ["sliding_attention"] * fields.depth if window else full)
     if fields.model_type.startswith("qwen"):
@@ -57,9 +66,9 @@ def llama_windows(fields: ConfigFields) -> list[int | None]:
             return [None] * fields.depth
         first = fields.count("max_window_layers", default=28)
         return windows(fields, full[:first] + ["sliding_attention"] * (fields.depth - first))
-    return windows(
-        fields, every_nth_full(fields.depth, 4) if fields.model_type == "olmo3" else full
-    )
+    if fields.model_type == "olmo3":
+        return windows(fields, every_nth_full(fields.depth, 4), default=4096)
+    return windows(fields, full)
 
 
 @family("gemma", "gemma2", "gemma3_text")

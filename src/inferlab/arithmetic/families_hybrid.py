@@ -113,9 +113,7 @@ def nemotron_layer(fields: ConfigFields, kind: str) -> Layer:
     if kind == "linear_attention":
         return Layer(nemotron_mamba(fields), None, fields.hidden)
     if kind == "full_attention":
-        bias = fields.flag("attention_bias")
-        attention = softmax_attention(fields, qkv_bias=bias, output_bias=bias)
-        return Layer(attention, None, fields.hidden)
+        return Layer(softmax_attention(fields), None, fields.hidden)
     bias = fields.flag("mlp_bias")
     if kind == "mlp":
         size = fields.count("intermediate_size")
@@ -145,7 +143,7 @@ def nemotron_mamba(fields: ConfigFields) -> Recurrence:
         fields.count("ssm_state_size"),
         fields.count("conv_kernel", "mamba_d_conv", default=4),
         conv_bias=fields.flag("use_conv_bias", "mamba_conv_bias", default=True),
-        projection_bias=fields.flag("mamba_proj_bias"),
+        projection_bias=fields.flag("use_bias"),
         dtype=str(fields.get("mamba_ssm_cache_dtype", default="float32")),
     )
 

@@ -21,6 +21,7 @@ Device = Literal["gpu", "cpu"]
 GPU_BLOCK_SIZE = 16
 CPU_BLOCK_SIZE = 128
 CPU_MLA_BLOCK_SIZE = 16
+STATE_DTYPE: dict[Device, str] = {"gpu": "auto", "cpu": "fp32"}
 
 
 def kv_element_bytes(shape: ModelShape, kv_dtype: str = "auto") -> int:
@@ -48,9 +49,9 @@ def kv_bytes_per_sequence(shape: ModelShape, tokens: int, kv_dtype: str = "auto"
     return element * cached + state_bytes_per_sequence(shape)
 
 
-def state_bytes_per_sequence(shape: ModelShape) -> int:
+def state_bytes_per_sequence(shape: ModelShape, state_dtype: str = "auto") -> int:
     """Bytes of recurrent and convolution state of one sequence, whatever its length."""
-    return sum(state_bytes(shape, mixer) for mixer in shape.mixers)
+    return sum(state_bytes(shape, mixer, state_dtype) for mixer in shape.mixers)
 
 
 def state_bytes(shape: ModelShape, mixer: Mixer, state_dtype: str = "auto") -> int:
@@ -141,7 +142,8 @@ def engine_limits(
         return EngineLimits(max_model_len, max_num_batched_tokens, size, 2, prefix_caching)
     mla = any(isinstance(mixer, LatentAttention) for mixer in shape.mixers)
     size = CPU_MLA_BLOCK_SIZE if mla else block_size or CPU_BLOCK_SIZE
-    return EngineLimits(max_model_len, max_num_batched_tokens, size, 1, prefix_caching, "fp32")
+    dtype = STATE_DTYPE["cpu"]
+    return EngineLimits(max_model_len, max_num_batched_tokens, size, 1, prefix_caching, dtype)
 
 
 @dataclass(frozen=True)

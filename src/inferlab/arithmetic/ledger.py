@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from inferlab.arithmetic.feed_forward import FeedForward, MoeMlp
 from inferlab.arithmetic.kv_cache import (
+    STATE_DTYPE,
     Capacity,
     Device,
     kv_bytes_per_token,
@@ -106,11 +107,7 @@ def memory_ledger(
     Raises:
         LabError: memory or utilization make no sense, or a dtype is unknown.
     """
-    if memory_bytes <= 0 or not 0 < utilization <= 1:
-        raise LabError(
-            f"显存 {memory_bytes} 字节、utilization {utilization} 不成立",
-            remedy="显存须为正，utilization 在 0 与 1 之间",
-        )
+    _check(memory_bytes, utilization)
     used = [
         _weights_row(shape, weight_dtype),
         activations_row(shape, max_num_batched_tokens, max_num_seqs),
@@ -118,25 +115,34 @@ def memory_ledger(
     ]
     used = [_with_measured(row, measured or {}) for row in used]
     budget = int(memory_bytes * utilization) - sum(row.bytes for row in used)
-    kv_bytes = budget if kv_cache_bytes is None else kv_cache_bytes
+    fixed = kv_cache_bytes is not None
+    kv_bytes = kv_cache_bytes if fixed else max(budget, 0)
     capacity = max_concurrency(
         shape,
-        max(kv_bytes, 0),
+        kv_bytes,
         max_model_len,
         block_size,
         device=device,
         kv_dtype=kv_dtype,
         max_num_batched_tokens=max_num_batched_tokens,
     )
-    fixed = kv_cache_bytes is not None
     # What is left over is only as exact as what was subtracted.
     exact = fixed or all(row.exact for row in used)
-    formula = _kv_formula(shape, kv_dtype, fixed)
-    rows = [used[0], LedgerRow("kv_cache", "KV cache", max(kv_bytes, 0), formula, exact), *used[1:]]
+    formula = _kv_formula(shape, kv_dtype, device, fixed)
+    rows = [used[0], LedgerRow("kv_cache", "KV cache", kv_bytes, formula, exact), *used[1:]]
     free = memory_bytes - sum(row.bytes for row in rows)
-    rows.append(_free_row(max(free, 0), utilization, fixed, exact))
+    all_exact = all(row.exact for row in rows)
+    rows.append(_free_row(max(free, 0), utilization, fixed, all_exact))
     shortfall = max(-free if fixed else -budget, 0)
     return MemoryLedger(tuple(rows), memory_bytes, shortfall, capacity)
+
+
+def _check(memory_bytes: int, utilization: float) -> None:
+    if memory_bytes <= 0 or not 0 < utilization <= 1:
+        raise LabError(
+            f"显存 {memory_bytes} 字节、utilization {utilization} 不成立",
+            remedy="显存须为正，utilization 在 0 与 1 之间",
+        )
 
 
 def activations_row(shape: ModelShape, max_num_batched_tokens: int, max_num_seqs: int) -> LedgerRow:
@@ -191,13 +197,13 @@ def _weights_row(shape: ModelShape, weight_dtype: str) -> LedgerRow:
     return LedgerRow("weights", "权重", size, formula, True)
 
 
-def _kv_formula(shape: ModelShape, kv_dtype: str, fixed: bool) -> str:
+def _kv_formula(shape: ModelShape, kv_dtype: str, device: Device, fixed: bool) -> str:
     formula = (
         f"{'指定大小' if fixed else '预算剩余'}；每 token {kv_bytes_per_token(shape, kv_dtype):,} B"
     )
     if any(mixer.window for mixer in shape.mixers):
         formula += "（滑窗层只保留窗口）"
-    if state := state_bytes_per_sequence(shape):
+    if state := state_bytes_per_sequence(shape, STATE_DTYPE[device]):
         formula += f"，每条序列另有状态 {state:,} B"
     return formula
 
