@@ -22,12 +22,18 @@ def docker_daemon() -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Docker daemon answers")
 
 
+@pytest.fixture(scope="session")
+def engine_image(docker_daemon: None) -> None:
+    """The CPU engine's image, built once: minutes of work, and the same whichever Compose asks."""
+    first = next(iter(compose_commands().values()))
+    Lab(first).run("--profile", "build", "build", "engine-image")
+
+
 @pytest.fixture(scope="module")
-def running(compose: tuple[str, ...], docker_daemon: None) -> Iterator[Lab]:
+def running(compose: tuple[str, ...], engine_image: None) -> Iterator[Lab]:
     """Chapter 3 with the CPU override, built and up; afterwards nothing of it may be left."""
     lab = Lab(compose)
     try:
-        lab.run("--profile", "build", "build", "engine-image")
         lab.run("build", "lab")
         lab.run("up", "-d")
         yield lab
