@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from inferlab.engines.choose import Choice
+    from inferlab.cli.progress import StartupLine
+    from inferlab.engines.choose import Choice, Wish
     from inferlab.engines.lifecycle import Running
     from inferlab.engines.session import Session
 
@@ -34,26 +35,34 @@ def up(
     from rich.console import Console
 
     from inferlab.cli.progress import StartupLine
-    from inferlab.engines import lifecycle
-    from inferlab.engines.choose import ModelDefaults, Wish, choose
-    from inferlab.engines.machine import Machine
+    from inferlab.engines.choose import Wish
     from inferlab.repository import lab_dir
-    from inferlab.settings import Settings
 
     lab_dir(lab)
-    settings, machine = Settings.load(), Machine.probe()
-    choice = choose(machine, settings, Wish(engine, docker, model), ModelDefaults.of(lab))
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     with StartupLine(Console()) as line:
-        line.say(_choice_text(lab, choice))
         try:
-            running = lifecycle.up(
-                lab, choice, settings, machine, say=line.say, on_progress=line.update
-            )
+            running = _start_or_join(lab, Wish(engine, docker, model), line)
         except KeyboardInterrupt:
-            line.say("已中断，启动的进程都已停止。")
+            line.say("已中断；这次启动的进程都已停止。")
             raise typer.Exit(130) from None
         line.say(_running_text(running))
+
+
+def _start_or_join(lab: str, wish: "Wish", line: "StartupLine") -> "Running":
+    from inferlab.engines import lifecycle
+    from inferlab.engines.choose import ModelDefaults, choose
+    from inferlab.engines.machine import Machine
+    from inferlab.settings import Settings
+
+    settings = Settings.load()
+    if running := lifecycle.current():
+        lifecycle.require_same(running, lab, wish)
+        return lifecycle.join(running, settings, say=line.say, on_progress=line.update)
+    machine = Machine.probe()
+    choice = choose(machine, settings, wish, ModelDefaults.of(lab))
+    line.say(_choice_text(lab, choice))
+    return lifecycle.start(lab, choice, settings, machine, say=line.say, on_progress=line.update)
 
 
 def down(

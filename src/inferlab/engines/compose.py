@@ -5,9 +5,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from inferlab.engines.choose import Choice
 from inferlab.errors import LabError
-from inferlab.repository import lab_dir, root
+from inferlab.repository import lab_dir, root, versions
 from inferlab.settings import Settings, read_env_file
 
 ENGINE_SERVICE = "engine"
@@ -24,13 +23,11 @@ def command(compose: Sequence[str], lab: str, engine: str) -> tuple[str, ...]:
     return (*compose, *(part for file in files for part in ("-f", str(file))))
 
 
-def environment(choice: Choice, settings: Settings) -> dict[str, str]:
+def environment(engine: str, model: str, settings: Settings) -> dict[str, str]:
     """What the compose files read: `.env`, the environment, and the choice made."""
-    model = model_in_container(choice.model)
-    chosen = {"LAB_MODEL": model} if choice.engine == "gpu" else {"LAB_CPU_MODEL": model}
+    name = "LAB_MODEL" if engine == "gpu" else "LAB_CPU_MODEL"
+    chosen = {name: model_in_container(model)}
     if not settings.vllm_cpu_image and os.uname().machine in {"arm64", "aarch64"}:
-        from inferlab.repository import versions
-
         chosen["LAB_VLLM_CPU_IMAGE"] = versions()["images"]["vllm-cpu-arm64"]
     return {**read_env_file(root() / ".env"), **os.environ, **chosen}
 

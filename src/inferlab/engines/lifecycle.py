@@ -1,11 +1,12 @@
 """A lab from `up` to `down`: start or join the engine and JupyterLab, stop both, say what runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from inferlab.engines import compose, environments, health, jupyter, native, session, startup_log
-from inferlab.engines.choose import Choice, require_memory
+from inferlab.engines.choose import Choice, Wish, require_memory
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
 from inferlab.engines.processes import ProcessId, stop_session
@@ -47,7 +48,7 @@ def is_alive(found: Session) -> bool:
     return engine is not None and engine.is_alive()
 
 
-def up(
+def start(
     lab: str,
     choice: Choice,
     settings: Settings,
@@ -56,24 +57,51 @@ def up(
     say: Say,
     on_progress: OnProgress,
 ) -> Running:
-    """Start the lab, or join the one that already runs; whatever fails, nothing stays behind.
+    """Start the lab; whatever fails or interrupts, nothing stays behind.
 
     Raises:
-        LabError: another lab runs, a port is taken, or the engine or JupyterLab did not start.
+        LabError: too little memory or disk, a port is taken, or the engine or JupyterLab did not
+            start; with cause and remedy.
     """
-    running = current()
-    if running:
-        _require_same(running, lab, choice)
-    else:
-        down()
+    down()
     try:
-        started = running or _start_engine(lab, choice, settings, machine, say)
+        started = _start_engine(lab, choice, settings, machine, say)
         waited_s = wait_until_answering(_starting(started), on_progress)
-        started, jupyter_url = _with_jupyter(started, choice, settings, say)
+        started, jupyter_url = _with_jupyter(started, settings, say)
     except BaseException as error:
         _stop_after(error)
         raise
-    return Running(started, jupyter_url, waited_s, running is not None, report(started))
+    return Running(started, jupyter_url, waited_s, False, report(started))
+
+
+def join(running: Session, settings: Settings, *, say: Say, on_progress: OnProgress) -> Running:
+    """Wait for a lab that an earlier `up` started; an interruption leaves it running.
+
+    Raises:
+        LabError: the engine or JupyterLab did not start.
+    """
+    try:
+        waited_s = wait_until_answering(_starting(running), on_progress)
+    except LabError as error:
+        _stop_after(error)
+        raise
+    joined, jupyter_url = _with_jupyter(running, settings, say)
+    return Running(joined, jupyter_url, waited_s, True, report(joined))
+
+
+def require_same(running: Session, lab: str, wish: Wish) -> None:
+    """Raise a LabError when what runs is not what is asked for; an empty wish accepts anything."""
+    if running.lab != lab:
+        raise LabError(f"{running.lab} 正在运行", remedy="先 ./lab down，再启动另一个实验")
+    launcher = {None: running.launcher, True: "compose", False: "native"}[wish.docker]
+    model = str(Path(wish.model).resolve()) if Path(wish.model).is_dir() else wish.model
+    wanted = (wish.engine or running.engine, launcher, model or running.model)
+    found = (running.engine, running.launcher, running.model)
+    if wanted != found:
+        raise LabError(
+            f"{lab} 已在运行，但配置不同（{'、'.join(found)}，要求的是 {'、'.join(wanted)}）",
+            remedy="先 ./lab down，再重新启动",
+        )
 
 
 def down() -> Session | None:
@@ -144,9 +172,9 @@ def _start_containers(
     new: Session, choice: Choice, settings: Settings, machine: Machine
 ) -> Session:
     command = compose.command(machine.docker.compose, new.lab, choice.engine)
-    new = Session(**{**new.__dict__, "compose": command})
+    new = replace(new, compose=command)
     session.save(new)
-    compose.start_engine(command, compose.environment(choice, settings))
+    compose.start_engine(command, compose.environment(choice.engine, choice.model, settings))
     return new
 
 
@@ -160,26 +188,24 @@ def _start_native(new: Session, choice: Choice, settings: Settings, say: Say) ->
 
 def _starting(started: Session) -> Starting:
     if started.launcher == "compose":
-        return Starting(
-            base_url=started.api_url,
-            read_log=lambda: compose.engine_log(started.compose),
-            exit_code=lambda: compose.engine_exit_code(started.compose),
-            log=Path(started.log),
-        )
-    engine = started.processes["engine"]
+        read_log = partial(compose.engine_log, started.compose)
+        exit_code = partial(compose.engine_exit_code, started.compose)
+    else:
+        read_log = partial(startup_log.read, Path(started.log))
+        exit_code = started.processes["engine"].exit_code
     return Starting(
         base_url=started.api_url,
-        read_log=lambda: startup_log.read(Path(started.log)),
-        exit_code=engine.exit_code,
+        read_log=read_log,
+        exit_code=exit_code,
         log=Path(started.log),
+        config=native.configuration(started.lab, started.engine),
     )
 
 
-def _with_jupyter(
-    started: Session, choice: Choice, settings: Settings, say: Say
-) -> tuple[Session, str]:
+def _with_jupyter(started: Session, settings: Settings, say: Say) -> tuple[Session, str]:
     if started.launcher == "compose":
-        compose.start_lab(started.compose, compose.environment(choice, settings))
+        variables = compose.environment(started.engine, started.model, settings)
+        compose.start_lab(started.compose, variables)
         return started, jupyter.url(started.jupyter_port, settings.jupyter_token or "lab")
     token = session.jupyter_token(settings.jupyter_token)
     address = jupyter.url(started.jupyter_port, token)
@@ -193,18 +219,6 @@ def _with_jupyter(
     session.save(started)
     jupyter.wait_until_ready(process, started.jupyter_port, token, log)
     return started, address
-
-
-def _require_same(running: Session, lab: str, choice: Choice) -> None:
-    if running.lab != lab:
-        raise LabError(f"{running.lab} 正在运行", remedy="先 ./lab down，再启动另一个实验")
-    wanted = (choice.engine, choice.launcher, choice.model)
-    found = (running.engine, running.launcher, running.model)
-    if wanted != found:
-        raise LabError(
-            f"{lab} 已在运行，但配置不同（{'、'.join(found)}，要求的是 {'、'.join(wanted)}）",
-            remedy="先 ./lab down，再重新启动",
-        )
 
 
 def _stop_after(error: BaseException) -> None:

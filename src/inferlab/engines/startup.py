@@ -22,12 +22,14 @@ class Starting:
         read_log: gives the log so far.
         exit_code: gives None while the engine lives.
         log: where the log lies, or will lie after a failure.
+        config: the engine's YAML.
     """
 
     base_url: str
     read_log: Callable[[], str]
     exit_code: Callable[[], int | None]
     log: Path
+    config: Path
 
 
 def wait_until_answering(
@@ -60,8 +62,14 @@ def wait_until_answering(
 def failure(starting: Starting, log: str, exit_code: int | None) -> LabError:
     """The one line that says why the engine did not start."""
     cause = startup_log.cause_of_failure(
-        log, exit_code=exit_code, driver=versions()["cuda"]["driver"]
+        log,
+        exit_code=exit_code,
+        config=_shown(starting.config),
+        driver=versions()["cuda"]["driver"],
     )
-    where = starting.log
-    shown = where.relative_to(root()) if where.is_relative_to(root()) else where
-    return LabError(f"引擎没有启动：{cause.cause}", remedy=f"{cause.remedy}（日志：{shown}）")
+    where = f"日志：{_shown(starting.log)}"
+    return LabError(f"引擎没有启动：{cause.cause}", remedy=f"{cause.remedy}（{where}）")
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(root()) if path.is_relative_to(root()) else path)

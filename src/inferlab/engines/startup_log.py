@@ -66,55 +66,62 @@ _REPORT_PATTERNS = {
     "engine_init_s": r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s",
 }
 
-_CHANGE_YAML = "改引擎配置（code/<实验>/engine/*.yaml）"
+_IN_YAML = "在 {config} 中"
+
+_ERROR = re.compile(r"^.*?((?:[\w.]+(?:Error|Exception): |\berror: ))")
+_NOT_THE_ROOT = re.compile(
+    r"\b(?:INFO|WARNING) |Engine core initialization failed|WorkerProc initialization failed"
+    r"|EngineDeadError"
+)
+_WORKER_VANISHED = re.compile(r"WorkerProc initialization failed|Failed core proc\(s\): \{'.*-9")
 
 # Most specific first: the first pattern that is found anywhere in the log is the cause.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"unrecognized arguments: (?P<flag>--\S+)",
         "引擎配置里有 vLLM 不认识的参数 {flag}",
-        "在 code/<实验>/engine/*.yaml 中改正或删除它",
+        "在 {config} 中改正或删除它",
     ),
     (
         r"argument (?P<flag>--[^\s:/]+)[^:]*: invalid (?P<why>.+)",
         "引擎配置中 {flag} 的值不对（{why}）",
-        "在 code/<实验>/engine/*.yaml 中改正它",
+        "在 {config} 中改正它",
     ),
     (
         r"Free memory on device .*?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less "
         r"than desired GPU memory utilization \((?P<share>[\d.]+), (?P<wanted>[\d.]+) GiB\)",
         "显存只剩 {free} GiB（共 {total} GiB），gpu-memory-utilization={share} 需要 {wanted} GiB",
-        f"停掉占用显存的其他程序（nvidia-smi 可见），或{_CHANGE_YAML}调低 gpu-memory-utilization",
+        f"停掉占用显存的其他程序（nvidia-smi 可见），或{_IN_YAML}调低 gpu-memory-utilization",
     ),
     (
         r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is "
         r"less than desired CPU memory utilization \((?P<share>[\d.]+), (?P<wanted>[\d.]+) GiB\)",
         "内存只剩 {free} GiB（共 {total} GiB），gpu-memory-utilization={share} 需要 {wanted} GiB",
-        f"关闭其他程序，或{_CHANGE_YAML}调低 kv-cache-memory-bytes / gpu-memory-utilization",
+        f"关闭其他程序，或{_IN_YAML}调低 kv-cache-memory-bytes / gpu-memory-utilization",
     ),
     (
         r"Available memory on node \d+ \((?P<free>[\d.]+)/[\d.]+ GiB\) on kv cache allocation is "
         r"less than requested memory for kv \((?P<wanted>[\d.]+)",
         "内存只剩 {free} GiB，放不下 {wanted} GiB 的 KV cache",
-        f"关闭其他程序，或{_CHANGE_YAML}调低 kv-cache-memory-bytes",
+        f"关闭其他程序，或{_IN_YAML}调低 kv-cache-memory-bytes",
     ),
     (
         r"To serve at least one request with the model's max seq len \((?P<length>\d+)\), "
         r"\((?P<needed>[\d.]+) GiB KV cache is needed, which is larger than the available KV "
         r"cache memory \((?P<available>[\d.]+) GiB\)",
         "KV cache 只有 {available} GiB，一个 {length} token 的请求就要 {needed} GiB",
-        f"{_CHANGE_YAML}调低 max-model-len，或给 KV cache 更多内存，或换更小的模型",
+        f"{_IN_YAML}调低 max-model-len，或给 KV cache 更多内存，或换更小的模型",
     ),
     (
         r"No available memory for the cache blocks",
         "放下权重之后，没有内存留给 KV cache",
-        f"换更小的模型（--model），或{_CHANGE_YAML}调高 gpu-memory-utilization、调低 max-model-len",
+        f"换更小的模型（--model），或{_IN_YAML}调高 gpu-memory-utilization、调低 max-model-len",
     ),
     (
         r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
         r"max_model_len \(\w+=(?P<limit>\d+)",
         "max-model-len={asked} 超过模型支持的 {limit}",
-        f"{_CHANGE_YAML}把 max-model-len 改为不超过 {{limit}}",
+        "在 {config} 中把 max-model-len 改为不超过 {limit}",
     ),
     (
         r"address already in use",
@@ -158,7 +165,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"(?:CUDA out of memory|torch\.OutOfMemoryError|CUDA error: out of memory)",
         "显存不足（CUDA out of memory）",
-        f"换更小的模型（--model），或{_CHANGE_YAML}调低 max-num-seqs / gpu-memory-utilization",
+        f"换更小的模型（--model），或{_IN_YAML}调低 max-num-seqs / gpu-memory-utilization",
     ),
     (
         r"(?:No available shared memory broadcast block|Error while creating shared memory)",
@@ -219,35 +226,40 @@ def report_from_metrics(metrics: str) -> StartupReport:
     )
 
 
-def cause_of_failure(log: str, *, exit_code: int | None, driver: str = "580") -> Cause:
-    """Why the engine ended or hung, from its log; the last error line when no rule knows it.
+def cause_of_failure(
+    log: str, *, exit_code: int | None, config: str = "引擎配置", driver: str = "580"
+) -> Cause:
+    """Why the engine ended or hung, from its log; the root error line when no rule knows it.
 
     Args:
         log: the whole start-up log.
         exit_code: what the process ended with; negative for a signal, None while it still runs.
+        config: the engine's YAML as the reader knows it, for the remedy.
         driver: the driver branch that the pinned engine needs.
     """
     for pattern, cause, remedy in _CAUSES:
         if match := re.search(pattern, log, re.IGNORECASE):
-            values = {**match.groupdict(default=""), "driver": driver}
+            values = {**match.groupdict(default=""), "driver": driver, "config": config}
             return Cause(_fill(cause, values), _fill(remedy, values))
-    if exit_code in (-9, 137):
+    root_error = root_error_line(log.splitlines())
+    if exit_code in (-9, 137) or (not root_error and _WORKER_VANISHED.search(log)):
         return Cause(
-            "引擎被强制结束（SIGKILL），通常是内存不足被系统杀掉（OOM）",
-            "关闭其他程序腾出内存，或调低 kv-cache-memory-bytes；用 dmesg 确认",
+            "引擎进程被强制结束（SIGKILL），通常是内存不足被系统杀掉（OOM）",
+            f"关闭其他程序腾出内存，或在 {config} 中调低 kv-cache-memory-bytes；用 dmesg 确认",
         )
     ended = "没有响应" if exit_code is None else f"退出（exit code {exit_code}）"
-    last = last_error_line(log.splitlines())
-    return Cause(f"引擎{ended}" + (f"：{last}" if last else ""), "查看日志全文")
+    return Cause(f"引擎{ended}" + (f"：{root_error}" if root_error else ""), "查看日志全文")
 
 
-def last_error_line(lines: Iterable[str]) -> str:
-    """The last line that names an exception or an error, without vLLM's prefix; "" if none."""
-    errors = [line for line in lines if re.search(r"(?:\w+(?:Error|Exception): |\berror: )", line)]
+def root_error_line(lines: Iterable[str]) -> str:
+    """The last line that names an exception, without vLLM's prefix; "" if there is none.
+
+    vLLM's outer processes repeat that an inner one failed; those lines are passed over.
+    """
+    errors = [line for line in lines if _ERROR.search(line) and not _NOT_THE_ROOT.search(line)]
     if not errors:
         return ""
-    text = re.sub(r"^.*?((?:[\w.]+(?:Error|Exception): |error: ))", r"\1", errors[-1]).strip()
-    return text[:200]
+    return _ERROR.sub(r"\1", errors[-1]).strip()[:200]
 
 
 def read(path: Path) -> str:
