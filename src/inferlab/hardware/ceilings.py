@@ -100,7 +100,7 @@ def host_device_copy(mib: int, direction: str, pinned: bool, repeats: int) -> Se
 
 
 def _budget(device: str) -> float:
-    return 0.1 if device == "cuda" else 0.25
+    return 0.06 if device == "cuda" else 0.25
 
 
 def _free_mib(device: str) -> float:

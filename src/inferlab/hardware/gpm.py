@@ -17,7 +17,7 @@ import pynvml
 MINIMUM_WINDOW_S = 0.1
 # A 10 Hz loop jitters around 100 ms; without slack every second window would be skipped.
 WINDOW_SLACK_S = 0.005
-MAXIMUM_SHARE = 0.01
+MAXIMUM_SHARE = 0.006
 """CPU share of one core that GPM may use; where a reading costs more, the windows grow longer."""
 MIB = 1024**2
 

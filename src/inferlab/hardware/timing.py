@@ -85,4 +85,10 @@ def as_graph(work: Callable[[], object], device: str) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    return graph.replay
+
+    def replay() -> None:
+        # Holding `work` keeps the tensors alive whose addresses the graph has captured.
+        _ = work
+        graph.replay()
+
+    return replay

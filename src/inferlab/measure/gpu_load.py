@@ -19,7 +19,7 @@ from inferlab.hardware.phases import PhaseRecorder, summarize
 from inferlab.hardware.timing import Series, as_graph, device_name
 from inferlab.measure.layer import LayerSize, RandomLayer, decode_core, fastest, prefill_core
 
-PHASE_SECONDS = 3.0
+PHASE_SECONDS = 2.0
 
 
 def phases(layer: RandomLayer) -> dict[str, Callable[[], Any] | None]:

@@ -30,8 +30,12 @@ def describe_software(python: Path, engine: str | None = None) -> Software:
     found = json.loads(
         subprocess.run([python, "-c", _VERSIONS], capture_output=True, check=True).stdout
     )
-    commit = _git("rev-parse", "HEAD") or os.environ.get("INFERLAB_GIT_COMMIT")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "code", "scripts")
+    commit, changes = _git("rev-parse", "--verify", "HEAD"), None
+    if commit:
+        changes = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", "src", "code", "scripts"
+        )
+    commit = commit or os.environ.get("INFERLAB_GIT_COMMIT")
     return Software(git_commit=commit, git_dirty=None if changes is None else bool(changes),
                     engine=engine, **found)  # fmt: skip
 
