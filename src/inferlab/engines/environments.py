@@ -149,7 +149,7 @@ def _index_options(settings: Settings) -> list[str]:
     """pip's configured indexes and links, in uv's words: uv does not read pip's configuration."""
     if settings.pip_index_url:
         return ["--index-url", settings.pip_index_url]
-    # As pip does: the best match of all indexes. The versions are exact, so none can be smuggled in.
+    # As pip does: the best match of all indexes; with exact pins nothing newer can slip in.
     options = ["--index-strategy", "unsafe-best-match"]
     for key in ("index-url", "extra-index-url", "find-links"):
         for value in _pip_setting(key):

@@ -71,10 +71,10 @@ def stop_session(leader: ProcessId, *, patience_s: float = 15.0) -> None:
     """
     family = session_members(leader)
     _signal_all(family, signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=patience_s)
-    alive = list({*alive, *session_members(leader)})
+    _wait_for_end(family, patience_s)
+    alive = [p for p in {*family, *session_members(leader)} if _is_running(p)]
     _signal_all(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
+    _wait_for_end(alive, 5)
     if child := _children.get(leader.pid):
         child.poll()
 
@@ -111,6 +111,13 @@ def _is_running(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _wait_for_end(processes: list[psutil.Process], timeout_s: float) -> None:
+    # Not psutil.wait_procs: it reaps our child and with it the exit code.
+    deadline = time.monotonic() + timeout_s
+    while any(_is_running(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
