@@ -6,6 +6,7 @@ no HTTP library are imported: start-up and cost per token are part of what a cli
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.http_stream import READ_BYTES, BadResponseError, Connection
 from inferlab.load.samples import RequestSample, RequestSpec, Status
+from inferlab.load.sockets import SocketPool
 from inferlab.load.sse import StreamReader, error_text
 
 _BAD_FINISH = ("abort", "error")
@@ -99,7 +101,8 @@ class Client:
         self._buffer = bytearray(READ_BYTES)
         host, port, tls = endpoint.address
         self._host, self._port = host, port
-        self._tls = _tls_context() if tls else None
+        self._tls = ssl.create_default_context() if tls else None
+        self._pool: SocketPool | None = None
 
     def now(self) -> float:
         """Seconds since the run's start."""
@@ -149,6 +152,9 @@ class Client:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     async def _exchange(self, request: bytes, exchange: StreamExchange) -> float:
         """Runs one exchange to its end and gives the time of sending.
@@ -177,17 +183,24 @@ class Client:
             connection = self._idle.pop()
             if connection.reusable:
                 return connection, False
-        loop = asyncio.get_running_loop()
+        connection = Connection(self._buffer)
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self._buffer), self._host, self._port, ssl=self._tls
-                )
+                await self._connect(connection)
         except TimeoutError:
             waited = self.endpoint.connect_timeout_s
             raise ConnectionError(f"no connection after {waited:g} s") from None
         self.connections_opened += 1
         return connection, True
+
+    async def _connect(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if self._tls is not None or not hasattr(select, "epoll"):
+            await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
+            return
+        if self._pool is None:
+            self._pool = SocketPool(loop, self._buffer)
+        await self._pool.connect(self._host, self._port, connection)
 
     def _sample(
         self, spec: RequestSpec, exchange: StreamExchange, index: int,
@@ -214,10 +227,6 @@ class Client:
             label=spec.label,
             text=reader.text() if spec.keep_text else None,
         )
-
-
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _os_error(problem: OSError) -> str:

@@ -103,12 +103,12 @@ if sys.platform == "linux":
     import select
 
     class _PreciseSelector(selectors.EpollSelector):
-        """epoll behind select(2), whose timeout is in microseconds."""
+        """epoll until shortly before a timer is due, then select(2), which counts microseconds."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             if timeout is None or timeout <= 0:
                 return super().select(timeout)
-            ready = super().select(0)
-            if not ready and select.select((self.fileno(),), (), (), timeout)[0]:
-                ready = super().select(0)
-            return ready
+            if timeout > 0.002:
+                return super().select(timeout - 0.001)
+            select.select((self.fileno(),), (), (), timeout)
+            return super().select(0)

@@ -127,6 +127,8 @@ class ResponseParser:
                 pieces.append(piece)
                 self._left -= len(piece)
                 at += len(piece)
+                if not self._left and data.startswith(b"\r\n", at):
+                    at += 2
                 continue
             body = self._chunk_size(data, at)
             if body < 0:

@@ -7,7 +7,7 @@ interrupted, or whose server goes away, gives back what it measured and says why
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inferlab.errors import LabError
 from inferlab.load.arrivals import TimedRequest
@@ -30,7 +30,7 @@ class RunResult:
     `stopped` says in one line why the run ended early; empty for a whole run.
     """
 
-    samples: list[RequestSample]
+    samples: list[RequestSample] = field(repr=False)
     origin_s: float
     started_at: float
     duration_s: float

@@ -66,8 +66,8 @@ class RequestSample:
     sent_s: float
     finished_s: float
     status: Status
-    chunk_s: tuple[float, ...] = ()
-    chunk_tokens: tuple[int, ...] = ()
+    chunk_s: tuple[float, ...] = field(default=(), repr=False)
+    chunk_tokens: tuple[int, ...] = field(default=(), repr=False)
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0

@@ -70,7 +70,7 @@ class StreamReader:
         if line.startswith(_DONE):
             self.done = True
             return
-        if b'"error"' in line and _ERROR.search(line):
+        if b'"choices"' not in line and _ERROR.search(line):
             self.error = self.error or error_text(line[5:])
         self._last[0], self._last[1] = self._last[1], line
         if self._lines is not None:
@@ -84,7 +84,7 @@ class StreamReader:
 
     def _counted(self, total: int, line: bytes, now: float) -> None:
         grown, self.total = total - self.total, total
-        if grown <= 0 or (b"[]" in line and _NO_CHOICE.search(line)):
+        if grown <= 0 or not (self.has_counts or not _NO_CHOICE.search(line)):
             return
         if self.has_counts or not self.times:
             self.has_counts = True
