@@ -9,7 +9,7 @@ COPY docker/certs/ /usr/local/share/ca-certificates/lab/
 RUN set -eu; \
     if [ -n "$DEBIAN_MIRROR" ]; then \
         find /etc/apt -name '*.list' -o -name '*.sources' | \
-            xargs sed -i -E "s#https?://deb\.debian\.org/debian([^-]|$)#${DEBIAN_MIRROR}\1#"; \
+            xargs sed -i -E "s#https?://[^ /]+/debian/?( |$)#${DEBIAN_MIRROR}\1#"; \
     fi; \
     apt-get update -qq; \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
