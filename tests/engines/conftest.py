@@ -1,4 +1,4 @@
-"""A clone of its own for tests that start engines: its state and its ports, this clone's environments."""
+"""A root of its own for tests that start engines: own state, own ports, the same environments."""
 
 import shutil
 import socket

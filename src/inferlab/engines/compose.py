@@ -51,12 +51,13 @@ def model_in_container(model: str) -> str:
 
 
 def start_engine(compose: tuple[str, ...], variables: dict[str, str]) -> None:
-    """Create and start the engine's container; pulls (or builds) its image with visible progress.
+    """Create and start the engine's container; pulls (or builds) a missing image, visibly.
 
     Raises:
         LabError: Compose failed; its own words are on the terminal above.
     """
-    if variables.get("LAB_VLLM_CPU_IMAGE", "").startswith(BUILT_CPU_IMAGE):
+    image = variables.get("LAB_VLLM_CPU_IMAGE", "")
+    if image.startswith(BUILT_CPU_IMAGE) and not _output(["docker", "images", "-q", image]):
         _run([*compose, "--profile", "build", "build", "engine-image"], variables, "构建引擎镜像")
     _run([*compose, "up", "-d", ENGINE_SERVICE], variables, "启动引擎容器")
 
