@@ -16,14 +16,16 @@ from inferlab.arithmetic.kv_cache import (
 )
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+from inferlab.repository import root
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+CONFIGS = root() / "models" / "configs"
 KV_BYTES: dict[str, int] = yaml.safe_load((GOLDEN / "kv_bytes_per_token.yaml").read_text())
 GIB = 1 << 30
 
 
 def shape_of(name: str) -> ModelShape:
-    return ModelShape.from_config(GOLDEN / "configs" / f"{name}.json")
+    return ModelShape.from_config(CONFIGS / f"{name}.json")
 
 
 @pytest.mark.parametrize(("name", "expected"), KV_BYTES.items())

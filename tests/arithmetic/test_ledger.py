@@ -1,7 +1,5 @@
 """The memory ledger: rows that add up, and what happens when they do not fit."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +8,9 @@ from inferlab.arithmetic.ledger import GIB, memory_ledger
 from inferlab.arithmetic.parameters import weight_bytes
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+from inferlab.repository import root
 
-CONFIGS = Path(__file__).parents[1] / "golden" / "configs"
+CONFIGS = root() / "models" / "configs"
 
 
 def shape_of(name: str) -> ModelShape:

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from inferlab.arithmetic.parameters import count_parameters, weight_bytes
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+from inferlab.repository import root
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+CONFIGS = root() / "models" / "configs"
 ENTRIES: list[dict[str, Any]] = yaml.safe_load((GOLDEN / "parameter_counts.yaml").read_text())
 PUBLISHED = [entry for entry in ENTRIES if entry["published"]]
-QWEN3_8B = GOLDEN / "configs" / "qwen3-8b.json"
+QWEN3_8B = CONFIGS / "qwen3-8b.json"
 
 
 def shape_of(name: str) -> ModelShape:
-    return ModelShape.from_config(GOLDEN / "configs" / f"{name}.json")
+    return ModelShape.from_config(CONFIGS / f"{name}.json")
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry["config"])
@@ -44,7 +46,7 @@ def test_golden_file_covers_every_kind_the_lab_promises() -> None:
 
 
 def test_every_golden_config_has_an_entry() -> None:
-    configs = {path.stem for path in (GOLDEN / "configs").glob("*.json")}
+    configs = {path.stem for path in CONFIGS.glob("*.json")}
     assert configs == {entry["config"] for entry in ENTRIES}
 
 

@@ -1,7 +1,5 @@
 """FLOPs and bytes of a step, checked by hand where it is easy and by properties elsewhere."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +17,9 @@ from inferlab.arithmetic.roofline import (
 )
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+from inferlab.repository import root
 
-CONFIGS = Path(__file__).parents[1] / "golden" / "configs"
+CONFIGS = root() / "models" / "configs"
 H200 = Ceilings(flops_per_s=989e12, bytes_per_s=4.8e12)
 NAMES = [
     "qwen3-8b",

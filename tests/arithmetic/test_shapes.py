@@ -9,8 +9,9 @@ import pytest
 from inferlab.arithmetic.mixers import LatentAttention, SoftmaxAttention
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
+from inferlab.repository import root
 
-CONFIGS = Path(__file__).parents[1] / "golden" / "configs"
+CONFIGS = root() / "models" / "configs"
 
 
 def config(name: str, **changes: Any) -> dict[str, Any]:
