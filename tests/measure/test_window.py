@@ -1,0 +1,75 @@
+"""Warm-up and drain by the rule; and runs that cannot stand for their load."""
+
+from random import Random
+
+import pytest
+from handmade_samples import sample
+
+from inferlab.errors import LabError
+from inferlab.load.arrivals import first, poisson
+from inferlab.measure.window import (
+    Window,
+    mean_in_flight,
+    steady_state,
+    steady_window,
+    tokens_arrived,
+    whole_window,
+)
+
+
+def queue(rate: float, service_s: float, servers: int, count: int, seed: int = 0):
+    """Samples of a first-come-first-served queue: scheduled by Poisson, served in slots."""
+    free = [0.0] * servers
+    samples = []
+    for index, at in enumerate(first(poisson(rate, Random(seed)), count)):
+        slot = free.index(min(free))
+        start = max(at, free[slot])
+        free[slot] = start + service_s
+        samples.append(
+            sample(
+                at, wait_s=0, ttft_s=start - at + 0.01, itl_s=(service_s - 0.01) / 10, index=index
+            )
+        )
+    return samples
+
+
+def test_the_rule_leaves_out_a_tenth_and_the_drain() -> None:
+    samples = [sample(float(at), ttft_s=5) for at in range(11)]
+    assert steady_window(samples) == Window(1.0, 10.0)
+    assert whole_window(samples).start_s == 0
+    assert samples[-1].finished_s in whole_window(samples)
+    with pytest.raises(LabError, match="请求太少"):
+        steady_window(samples[:1])
+
+
+def test_tokens_and_requests_in_flight() -> None:
+    one = sample(1.0, ttft_s=0.5, itl_s=0.1, tokens=6)
+    assert tokens_arrived([one], Window(1.45, 1.65)) == 2
+    assert mean_in_flight([one, one], Window(0.0, 2.0)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_steady_run(seed: int) -> None:
+    assert steady_state(queue(8, 0.3, 4, 600, seed)).ok
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_overloaded_run(seed: int) -> None:
+    state = steady_state(queue(8, 1.0, 4, 300, seed))
+    assert state.verdict == "overloaded"
+    assert "超过服务能力" in state.reason
+
+
+def test_a_run_that_is_too_short() -> None:
+    assert steady_state(queue(8, 0.3, 4, 20)).verdict == "too short"
+    closed = [sample(0.02 * i, itl_s=0.5) for i in range(100)]
+    assert steady_state(closed, Window(0.0, 2.0)).verdict in ("too short", "overloaded")
+
+
+def test_a_run_that_slows_down() -> None:
+    samples, at = [], 0.0
+    for number in range(400):
+        service = 0.05 if number < 250 else 0.1
+        samples.append(sample(at, ttft_s=0.01, itl_s=(service - 0.01) / 10))
+        at += service
+    assert steady_state(samples).verdict == "drifting"
