@@ -103,8 +103,9 @@ def logs(
 
     found = session.load()
     name = lab or (found.lab if found else "chapter03")
-    if found and found.lab == name and found.launcher == "compose" and not jupyter:
-        command = compose.logs_command(found.compose, follow=follow)
+    if found and found.lab == name and found.launcher == "compose":
+        service = compose.LAB_SERVICE if jupyter else compose.ENGINE_SERVICE
+        command = compose.logs_command(found.compose, service, follow=follow)
         subprocess.run(command, env=compose.plain_environment())
         return
     path = session.log_path(name, "jupyter" if jupyter else "engine")
@@ -163,5 +164,5 @@ def _jupyter_url(found: "Session") -> str:
 
     configured = Settings.load().jupyter_token
     if found.launcher == "compose":
-        return jupyter.url(found.jupyter_port, configured or "lab")
+        return jupyter.url(found.jupyter_port, configured or jupyter.CONTAINER_TOKEN)
     return jupyter.url(found.jupyter_port, session.jupyter_token(configured))

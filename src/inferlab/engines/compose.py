@@ -89,7 +89,32 @@ def engine_log(compose: tuple[str, ...]) -> str:
 
 def engine_exit_code(compose: tuple[str, ...]) -> int | None:
     """The engine container's exit code; None while it runs, 1 when it does not exist."""
-    container = _container(compose, ENGINE_SERVICE)
+    return _exit_code(compose, ENGINE_SERVICE)
+
+
+def problem(compose: tuple[str, ...], service: str) -> str:
+    """Why a service's container has ended; empty while it runs."""
+    code = _exit_code(compose, service)
+    return "" if code is None else f"{service} 容器已退出（exit code {code}）"
+
+
+def is_running(compose: tuple[str, ...]) -> bool:
+    """Whether the engine's container runs."""
+    return engine_exit_code(compose) is None
+
+
+def logs_command(compose: tuple[str, ...], service: str, *, follow: bool) -> list[str]:
+    """The command that shows a service's log."""
+    return [*compose, "logs", "--tail", "200", *(["-f"] if follow else []), service]
+
+
+def plain_environment() -> dict[str, str]:
+    """`.env` and the environment, as `docker-compose` in the lab's folder would see them."""
+    return {**read_env_file(root() / ".env"), **os.environ}
+
+
+def _exit_code(compose: tuple[str, ...], service: str) -> int | None:
+    container = _container(compose, service)
     if not container:
         return 1
     form = "{{.State.Running}} {{.State.OOMKilled}} {{.State.ExitCode}}"
@@ -97,21 +122,6 @@ def engine_exit_code(compose: tuple[str, ...]) -> int | None:
     if len(state) != 3 or state[0] == "true":
         return None
     return 137 if state[1] == "true" else int(state[2])
-
-
-def is_running(compose: tuple[str, ...]) -> bool:
-    """Whether the engine's container runs."""
-    return bool(_container(compose, ENGINE_SERVICE)) and engine_exit_code(compose) is None
-
-
-def logs_command(compose: tuple[str, ...], *, follow: bool) -> list[str]:
-    """The command that shows the engine's log."""
-    return [*compose, "logs", "--tail", "200", *(["-f"] if follow else []), ENGINE_SERVICE]
-
-
-def plain_environment() -> dict[str, str]:
-    """`.env` and the environment, as `docker-compose` in the lab's folder would see them."""
-    return {**read_env_file(root() / ".env"), **os.environ}
 
 
 def _container(compose: tuple[str, ...], service: str) -> str:

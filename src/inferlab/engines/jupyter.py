@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from inferlab.engines.processes import start_in_own_session
-from inferlab.engines.startup_log import read
 from inferlab.errors import LabError
 from inferlab.repository import root
+
+CONTAINER_TOKEN = "lab"  # the compose files' default
 
 
 def start(port: int, token: str, *, lab: str, log: Path) -> subprocess.Popen[bytes]:
@@ -44,22 +46,26 @@ def url(port: int, token: str) -> str:
 
 
 def wait_until_ready(
-    process: subprocess.Popen[bytes], port: int, token: str, log: Path, timeout_s: float = 60
+    port: int, token: str, problem: Callable[[], str], timeout_s: float = 90
 ) -> None:
     """Wait for JupyterLab's own status page.
+
+    Args:
+        problem: gives why JupyterLab has ended, "" while it runs.
 
     Raises:
         LabError: it ended or did not answer in time.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.poll() is None:
+    ended = ""
+    while time.monotonic() < deadline and not (ended := problem()):
         try:
             with opener.open(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=2):
                 return
         except OSError:
             time.sleep(0.3)
-    lines = read(log).strip().splitlines()
     raise LabError(
-        f"JupyterLab 没有启动：{lines[-1] if lines else '没有输出'}", remedy=f"查看日志 {log}"
+        f"JupyterLab 没有启动：{ended or f'{timeout_s:.0f} s 内没有响应'}",
+        remedy="用 ./lab logs --jupyter 看日志",
     )

@@ -94,7 +94,8 @@ def require_same(running: Session, lab: str, wish: Wish) -> None:
     if running.lab != lab:
         raise LabError(f"{running.lab} 正在运行", remedy="先 ./lab down，再启动另一个实验")
     launcher = {None: running.launcher, True: "compose", False: "native"}[wish.docker]
-    model = str(Path(wish.model).resolve()) if Path(wish.model).is_dir() else wish.model
+    folder = Path(wish.model).expanduser() if wish.model else None
+    model = str(folder.resolve()) if folder and folder.is_dir() else wish.model
     wanted = (wish.engine or running.engine, launcher, model or running.model)
     found = (running.engine, running.launcher, running.model)
     if wanted != found:
@@ -203,22 +204,38 @@ def _starting(started: Session) -> Starting:
 
 
 def _with_jupyter(started: Session, settings: Settings, say: Say) -> tuple[Session, str]:
+    say("正在启动 JupyterLab …")
     if started.launcher == "compose":
+        token = settings.jupyter_token or jupyter.CONTAINER_TOKEN
         variables = compose.environment(started.engine, started.model, settings)
         compose.start_lab(started.compose, variables)
-        return started, jupyter.url(started.jupyter_port, settings.jupyter_token or "lab")
-    token = session.jupyter_token(settings.jupyter_token)
-    address = jupyter.url(started.jupyter_port, token)
+    else:
+        token = session.jupyter_token(settings.jupyter_token)
+        started = _with_native_jupyter(started, token)
+    jupyter.wait_until_ready(started.jupyter_port, token, partial(_jupyter_problem, started))
+    return started, jupyter.url(started.jupyter_port, token)
+
+
+def _with_native_jupyter(started: Session, token: str) -> Session:
     known = started.processes.get("jupyter")
     if known and known.is_alive():
-        return started, address
-    say("正在启动 JupyterLab …")
+        return started
+    require_free(started.jupyter_port, "LAB_JUPYTER_PORT")
     log = session.log_path(started.lab, "jupyter")
     process = jupyter.start(started.jupyter_port, token, lab=started.lab, log=log)
     started = started.with_process("jupyter", ProcessId.of(process.pid))
     session.save(started)
-    jupyter.wait_until_ready(process, started.jupyter_port, token, log)
-    return started, address
+    return started
+
+
+def _jupyter_problem(started: Session) -> str:
+    """Why JupyterLab has ended; empty while it runs."""
+    if started.launcher == "compose":
+        return compose.problem(started.compose, compose.LAB_SERVICE)
+    if started.processes["jupyter"].is_alive():
+        return ""
+    lines = startup_log.read(session.log_path(started.lab, "jupyter")).strip().splitlines()
+    return lines[-1] if lines else "没有输出"
 
 
 def _stop_after(error: BaseException) -> None:
