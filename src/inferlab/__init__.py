@@ -1,3 +1,3 @@
-"""Library of the companion repository: hardware, arithmetic, engines, load, measurement, records, plots."""
+"""Library of the companion repository: from hardware and arithmetic to records and plots."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m inferlab …`: the command line without `./lab`, for hosts that bring their own environment."""
+"""`python -m inferlab …`: the command line without `./lab`, for hosts with an own environment."""
 
 from inferlab.cli import main
 

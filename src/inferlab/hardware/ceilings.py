@@ -1,9 +1,10 @@
 """Measured ceilings of this machine: matrix products, device memory, host-device copies.
 
-Datasheets give rates that no program reaches; what torch reaches is the ceiling that an engine on the same
-machine may fairly be held against. Run by `./lab record`, in an interpreter that has torch:
+Datasheets give rates that no program reaches; what torch reaches is the ceiling that an engine on
+the same machine may fairly be held against. Run by `./lab record`, in an interpreter that has
+torch:
 
-    python -m inferlab.hardware.ceilings --out ceilings.json
+python -m inferlab.hardware.ceilings --out ceilings.json
 """
 
 import argparse
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inferlab.hardware.timing import Series, device_name, seconds_per_run
+from inferlab.hardware.timing import Series, device_name, load_torch, seconds_per_run
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -29,12 +30,13 @@ HOST_DEVICE_MIB = (1, 16, 256, 1024)
 
 
 def matmul(size: int, dtype: str, device: str, repeats: int) -> Series | None:
-    """FLOP/s of an n×n×n product on random data (2·n³ operations); None where the dtype is not supported.
+    """FLOP/s of an n×n×n product on random data (2·n³ operations); None where the dtype is not
+    supported.
 
-    Random data because products of zeros draw less power and run faster. FP8 is e4m3 with one scale a tensor
-    (`torch._scaled_mm`), output in bf16; TF32 is float32 input through the tensor cores.
+    Random data because products of zeros draw less power and run faster. FP8 is e4m3 with one scale
+    a tensor (`torch._scaled_mm`), output in bf16; TF32 is float32 input through the tensor cores.
     """
-    import torch
+    torch = load_torch()
 
     try:
         work = _matmul_work(torch, size, dtype, device)
@@ -60,11 +62,12 @@ def _matmul_work(torch: Any, size: int, dtype: str, device: str):
 
 
 def device_copy(mib: int, device: str, repeats: int) -> Series:
-    """byte/s of copying `mib` MiB within device memory, bytes read plus bytes written.
+    """Byte/s of copying `mib` MiB within device memory, bytes read plus bytes written.
 
-    Sizes that fit the last-level cache show the cache, not the memory: that is why several are measured.
+    Sizes that fit the last-level cache show the cache, not the memory: that is why several are
+    measured.
     """
-    import torch
+    torch = load_torch()
 
     source = torch.randint(0, 127, (mib * MIB,), dtype=torch.int8, device=device)
     target = torch.empty_like(source)
@@ -76,8 +79,9 @@ def device_copy(mib: int, device: str, repeats: int) -> Series:
 
 
 def device_read(mib: int, device: str, repeats: int) -> Series:
-    """byte/s of reading `mib` MiB once (a sum): the access pattern of decode, which writes next to nothing."""
-    import torch
+    """Byte/s of reading `mib` MiB once (a sum): the access pattern of decode, which writes next to
+    nothing."""
+    torch = load_torch()
 
     source = torch.randn(mib * MIB // 4, device=device)
     seconds = seconds_per_run(source.sum, device, repeats=repeats, budget_s=_budget(device))
@@ -85,8 +89,9 @@ def device_read(mib: int, device: str, repeats: int) -> Series:
 
 
 def host_device_copy(mib: int, direction: str, pinned: bool, repeats: int) -> Series:
-    """byte/s of one copy between host and GPU over PCIe (or NVLink-C2C), from pinned or pageable host memory."""
-    import torch
+    """Byte/s of one copy between host and GPU over PCIe (or NVLink-C2C), from pinned or pageable
+    host memory."""
+    torch = load_torch()
 
     host = torch.randint(0, 127, (mib * MIB,), dtype=torch.int8)
     host = host.pin_memory() if pinned else host
@@ -105,7 +110,7 @@ def _budget(device: str) -> float:
 
 def _free_mib(device: str) -> float:
     if device == "cuda":
-        import torch
+        torch = load_torch()
 
         return torch.cuda.mem_get_info()[0] / MIB
     import psutil
@@ -114,7 +119,8 @@ def _free_mib(device: str) -> float:
 
 
 def measure(device: str, repeats: int = 5) -> Iterator[Series]:
-    """All ceilings of `device`, quickest kind first; sizes that do not fit in free memory are left out."""
+    """All ceilings of `device`, quickest kind first; sizes that do not fit in free memory are left
+    out."""
     fitting = [mib for mib in COPY_MIB[device] if 3 * mib < _free_mib(device)]
     for mib in fitting:
         yield device_copy(mib, device, repeats)

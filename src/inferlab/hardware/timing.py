@@ -6,6 +6,7 @@ Runs where torch is; imports nothing of it until it is called.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 
@@ -29,9 +30,18 @@ class Series:
         return asdict(self)
 
 
+def load_torch() -> Any:
+    """The torch module.
+
+    It belongs to the engine's environment, not to the lab's, so nothing here may import it at the
+    top, and its types are unknown.
+    """
+    return import_module("torch")
+
+
 def device_name() -> str:
     """`cuda` when torch sees a GPU, else `cpu`."""
-    import torch
+    torch = load_torch()
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -41,9 +51,9 @@ def seconds_per_run(
 ) -> list[float]:
     """Seconds that one call of `work` takes, once per repeat.
 
-    Each repeat runs the work as often as fits in `budget_s` (at least twice) between two marks: CUDA events on
-    a GPU, so that the launch of asynchronous kernels is not what is timed, and `perf_counter` on a CPU. The
-    first calls (compilation, caches, clocks) are not counted.
+    Each repeat runs the work as often as fits in `budget_s` (at least twice) between two marks:
+    CUDA events on a GPU, so that the launch of asynchronous kernels is not what is timed, and
+    `perf_counter` on a CPU. The first calls (compilation, caches, clocks) are not counted.
     """
     for _ in range(3):
         work()
@@ -58,7 +68,7 @@ def _timed(work: Callable[[], object], device: str, runs: int) -> float:
         for _ in range(runs):
             work()
         return (time.perf_counter() - started) / runs
-    import torch
+    torch = load_torch()
 
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
@@ -71,10 +81,11 @@ def _timed(work: Callable[[], object], device: str, runs: int) -> float:
 
 
 def as_graph(work: Callable[[], object], device: str) -> Callable[[], object]:
-    """The same work as one CUDA graph, so that gaps between launches disappear; on a CPU, the work itself."""
+    """The same work as one CUDA graph, so that gaps between launches disappear; on a CPU, the work
+    itself."""
     if device == "cpu":
         return work
-    import torch
+    torch = load_torch()
 
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())

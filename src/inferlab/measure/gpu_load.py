@@ -1,9 +1,10 @@
 """What GPU-Util hides: run known work on one GPU and read the counters beside it.
 
-Each phase keeps the GPU busy in a way that we know from its arithmetic: one thread that spins, a copy that only
-moves bytes, a layer's decode and prefill. Needs a GPU; run by `./lab record`, in an interpreter that has torch:
+Each phase keeps the GPU busy in a way that we know from its arithmetic: one thread that spins, a
+copy that only moves bytes, a layer's decode and prefill. Needs a GPU; run by `./lab record`, in an
+interpreter that has torch:
 
-    python -m inferlab.measure.gpu_load --config path/to/config.json --out gpu_load.json
+python -m inferlab.measure.gpu_load --config path/to/config.json --out gpu_load.json
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 from inferlab.errors import LabError
 from inferlab.hardware.nvml import nvml_session
 from inferlab.hardware.phases import PhaseRecorder, summarize
-from inferlab.hardware.timing import Series, as_graph, device_name
+from inferlab.hardware.timing import Series, as_graph, device_name, load_torch
 from inferlab.measure.layer import LayerSize, RandomLayer, decode_core, fastest, prefill_core
 
 PHASE_SECONDS = 2.0
@@ -58,7 +59,7 @@ def _prefill(layer: RandomLayer, tokens: int) -> Callable[[], Any]:
 
 def keep_busy(work: Callable[[], Any] | None, seconds: float) -> None:
     """Run `work` again and again, never more than a few runs ahead of the GPU."""
-    import torch
+    torch = load_torch()
 
     until = time.monotonic() + seconds
     if work is None:
@@ -71,8 +72,9 @@ def keep_busy(work: Callable[[], Any] | None, seconds: float) -> None:
 
 
 def measure(size: LayerSize, repeats: int = 5, hz: float = 5.0) -> list[Series]:
-    """Mean of each counter, once a repeat and phase; phases are interleaved, so drift meets all alike."""
-    import torch
+    """Mean of each counter, once a repeat and phase; phases are interleaved, so drift meets all
+    alike."""
+    torch = load_torch()
 
     found: dict[tuple[str, str], list[float]] = {}
     with torch.inference_mode(), nvml_session():

@@ -1,8 +1,8 @@
-"""Time one decoder layer of a model's shape in torch: prefill over length, decode over batch and context.
+"""Time one decoder layer in torch: prefill over prompt length, decode over batch and context.
 
-No engine, no scheduler: what is left is the layer's own distance to the roofline, its projections, attention
-core and MLP apart. Weights and inputs are random; speed does not depend on their values. Run by `./lab record`,
-in an interpreter that has torch:
+No engine, no scheduler: what is left is the layer's own distance to the roofline, its projections,
+attention core and MLP apart. Weights and inputs are random; speed does not depend on their values.
+Run by `./lab record`, in an interpreter that has torch:
 
     python -m inferlab.measure.layer --config path/to/config.json --out layer.json
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inferlab.hardware.timing import Series, as_graph, device_name, seconds_per_run
+from inferlab.hardware.timing import Series, as_graph, device_name, load_torch, seconds_per_run
 
 PREFILL_TOKENS = {
     "cuda": (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
@@ -63,10 +63,13 @@ class LayerSize:
 
 
 class RandomLayer:
-    """One layer's weights on a device, and its parts as plain functions. Element-wise code is compiled on a GPU."""
+    """One layer's weights on a device, and its parts as plain functions.
+
+    Element-wise code is compiled on a GPU.
+    """
 
     def __init__(self, size: LayerSize, device: str) -> None:
-        import torch
+        torch = load_torch()
 
         self.size, self.device, self.torch = size, device, torch
         self.qkv = self._matrix(size.hidden, size.q_width + 2 * size.kv_width)
@@ -74,7 +77,7 @@ class RandomLayer:
         self.gate_up = self._matrix(size.hidden, 2 * size.intermediate)
         self.down = self._matrix(size.intermediate, size.hidden)
         self.norm = torch.ones(size.hidden, device=device, dtype=torch.bfloat16)
-        # Fusing by torch.compile is what an engine's fused kernels do; a CPU without a C++ compiler runs eagerly.
+        # torch.compile stands in for an engine's fused kernels; a CPU may lack a C++ compiler.
         fuse: Callable[..., Any] = torch.compile if device == "cuda" else lambda f: f
         self._activate, self._add_norm = fuse(self._silu_gate), fuse(self._residual_norm)
 
@@ -93,11 +96,12 @@ class RandomLayer:
         return self.torch.nn.functional.rms_norm(total, self.norm.shape, self.norm), total
 
     def mlp(self, x: Any) -> Any:
-        """x [tokens, hidden] → [tokens, hidden]."""
+        """X [tokens, hidden] → [tokens, hidden]."""
         return self._activate(x @ self.gate_up) @ self.down
 
     def projections(self, x: Any) -> Any:
-        """The two products around the attention core; the values between them do not matter for time."""
+        """The two products around the attention core; the values between them do not matter for
+        time."""
         return (x @ self.qkv)[:, : self.size.q_width] @ self.out
 
     def whole(self, x: Any, core: Callable[[], Any]) -> Any:
@@ -110,7 +114,8 @@ class RandomLayer:
 
 
 def prefill_core(layer: RandomLayer, tokens: int) -> dict[str, Callable[[], Any]]:
-    """Causal attention of one prompt of `tokens`, by kernel; `enable_gqa` keeps K and V at their own heads."""
+    """Causal attention of one prompt of `tokens`, by kernel; `enable_gqa` keeps K and V at their
+    own heads."""
     size, torch = layer.size, layer.torch
     q = layer.random(1, size.heads, tokens, size.head_dim)
     k, v = (layer.random(1, size.kv_heads, tokens, size.head_dim) for _ in range(2))
@@ -121,9 +126,11 @@ def prefill_core(layer: RandomLayer, tokens: int) -> dict[str, Callable[[], Any]
 
 
 def decode_core(layer: RandomLayer, batch: int, context: int) -> dict[str, Callable[[], Any]]:
-    """One new token a sequence against `context` cached ones, by kernel; caches rotate so none stays in L2.
+    """One new token a sequence against `context` cached ones, by kernel; caches rotate so none
+    stays in L2.
 
-    Queries that share a KV head are folded into the length, so the cache is read once, not once a query head.
+    Queries that share a KV head are folded into the length, so the cache is read once, not once a
+    query head.
     """
     size, torch = layer.size, layer.torch
     group = size.heads // size.kv_heads
@@ -180,7 +187,8 @@ def _explicit(torch: Any, head_dim: int) -> Callable[..., Any]:
 
 
 def fastest(candidates: dict[str, Callable[[], Any]], device: str) -> tuple[str, Callable[[], Any]]:
-    """The quickest kernel of those that run here, as (name, work); the others' names do not matter after that."""
+    """The quickest kernel of those that run here, as (name, work); the others' names do not matter
+    after that."""
     timed = {}
     for name, work in candidates.items():
         try:
@@ -233,7 +241,7 @@ def _series(
 
 def measure(size: LayerSize, device: str, repeats: int = 5) -> Iterator[Series]:
     """Seconds of every part over the grid of this device, decode first."""
-    import torch
+    torch = load_torch()
 
     with torch.inference_mode():
         layer = RandomLayer(size, device)

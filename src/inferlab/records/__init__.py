@@ -1,1 +1,2 @@
-"""Records: what was measured, on what, with which command; written once, read by notebooks and reports."""
+"""Records: what was measured, on what, with which command; written once, read by notebooks and
+reports."""

@@ -29,8 +29,8 @@ class Experiment:
 
     Attributes:
         module: what measures; run as `python -m <module> --out FILE --repeats N …`.
-        minutes: how long it takes at most, by experience; an experiment that no longer fits is left out.
-        model: folder or file of the shape measured, below the repository's root; empty when there is none.
+        minutes: how long it takes at most; an experiment that no longer fits is left out.
+        model: the measured shape's file, below the repository's root; empty without one.
     """
 
     id: str
@@ -53,7 +53,7 @@ def experiments(lab: str, device: str) -> list[Experiment]:
         model = entry.get("model", "")
         found.append(Experiment(
             id=entry["id"], module=entry["module"], minutes=entry["minutes"],
-            model=model[device] if isinstance(model, dict) and device in model else model or "",
+            model=model.get(device, "") if isinstance(model, dict) else model,
             devices=tuple(entry.get("devices", ("cuda", "cpu"))),
         ))  # fmt: skip
     return sorted((e for e in found if device in e.devices), key=lambda e: e.minutes)

@@ -58,7 +58,10 @@ class Software(BaseModel):
 
 
 class Model(BaseModel):
-    """The model measured. `weights` is `random` or `real`: speed can be judged on either, quality cannot."""
+    """The model measured.
+
+    `weights` is `random` or `real`: speed can be judged on either, quality cannot.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -67,7 +70,10 @@ class Model(BaseModel):
 
 
 class Record(BaseModel):
-    """One experiment. `device` names the GPU as NVML does, or the CPU as the system does."""
+    """One experiment.
+
+    `device` names the GPU as NVML does, or the CPU as the system does.
+    """
 
     model_config = ConfigDict(frozen=True)
     schema_version: int = SCHEMA_VERSION

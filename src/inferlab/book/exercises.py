@@ -1,0 +1,72 @@
+"""Exercises that check themselves.
+
+The expected answer is computed, never stored.
+In a notebook:
+
+    check("ch03-1", answer)      # prints ✓ or ✗ with a hint, and notes what was solved
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from inferlab.book import progress
+from inferlab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One question.
+
+    Attributes:
+        id: chapter and number, such as `ch03-1`.
+        question: in Chinese.
+        expected: computes the answer: a number, or a word.
+        tolerance: relative, for numbers.
+        hint: shown when the answer is wrong; points to the way, not to the answer.
+    """
+
+    id: str
+    question: str
+    expected: Callable[[], float | str]
+    hint: str
+    tolerance: float = 0.02
+
+    def accepts(self, answer: Any) -> bool:
+        expected = self.expected()
+        if isinstance(expected, str):
+            return str(answer).strip().lower() == expected.lower()
+        try:
+            return abs(float(answer) - expected) <= self.tolerance * abs(expected)
+        except (TypeError, ValueError):
+            return False
+
+
+def exercises() -> dict[str, Exercise]:
+    """All exercises by id."""
+    from inferlab.book import chapter03
+
+    return {exercise.id: exercise for exercise in chapter03.EXERCISES}
+
+
+def check(exercise_id: str, answer: Any) -> bool:
+    """Say whether the answer is right, and note it in the reader's progress when it is.
+
+    `...` (the notebook's placeholder) counts as not answered yet.
+
+    Raises:
+        UsageError: there is no such exercise.
+    """
+    known = exercises()
+    if exercise_id not in known:
+        raise UsageError(f"没有练习 {exercise_id!r}", remedy=f"可选：{'、'.join(known)}")
+    exercise = known[exercise_id]
+    if answer is ...:
+        print(f"○ {exercise_id} 还没有作答：{exercise.question}")
+        return False
+    if not exercise.accepts(answer):
+        print(f"✗ {exercise_id} 不对（你的答案：{answer}）。提示：{exercise.hint}")
+        return False
+    progress.mark_solved(exercise_id)
+    print(f"✓ {exercise_id} 正确")
+    return True

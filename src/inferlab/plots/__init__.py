@@ -1,0 +1,2 @@
+"""One function a picture; each gives a matplotlib Figure with Chinese labels that render
+anywhere."""

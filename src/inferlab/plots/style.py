@@ -1,0 +1,71 @@
+"""How every picture looks: a Chinese font that comes with the environment, few colours, light
+grid."""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart by readers with any colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6E6E6E",
+)  # fmt: skip
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+
+
+@cache
+def chinese_font() -> str:
+    """Name of a font with Chinese glyphs, taken from the package `mplfonts`, so none need be
+    installed.
+
+    Falls back to matplotlib's default where the package is missing (labels then show boxes).
+    """
+    spec = find_spec("mplfonts")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(place) / "fonts" / "NotoSansCJKsc-Regular.otf"
+        if file.is_file():
+            font_manager.fontManager.addfont(str(file))
+            return font_manager.FontProperties(fname=str(file)).get_name()
+    return matplotlib.rcParamsDefault["font.sans-serif"][0]
+
+
+def style() -> dict[str, Any]:
+    """Matplotlib settings shared by all pictures."""
+    return {
+        "font.sans-serif": [chinese_font(), "DejaVu Sans"],
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.unicode_minus": False,
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+        "figure.dpi": 110,
+        "savefig.dpi": 110,
+        "figure.constrained_layout.use": True,
+    }
+
+
+def new_figure(
+    columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float = 4.2
+) -> tuple[Figure, Any]:
+    """A figure and its axes (an array when there are several), in the shared style.
+
+    Made without pyplot: a notebook shows it once, where it is returned, and no state stays behind.
+    """
+    with matplotlib.rc_context(style()):
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplots(rows, columns)
+    return figure, axes
+
+
+def source_note(figure: Figure, text: str) -> None:
+    """The line under a picture that says where its figures come from."""
+    figure.supxlabel(text, fontsize=7.5, color=GREY, x=0.99, ha="right")
