@@ -3,14 +3,16 @@ ones are those of `python -m inferlab.measure.selfcheck`, which the slow test ru
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
 from inferlab.load.null_process import null_server
 from inferlab.load.worker import WorkerPlan, run_in_process
-from inferlab.measure.selfcheck.checks import CHECKS, failures, scheduled_times, start_up
-from inferlab.measure.selfcheck.truth import itl_errors_ms, truth_of
+from inferlab.measure.selfcheck.checks import chunks, failures, omission, scheduled_times, start_up
+from inferlab.measure.selfcheck.truth import Row, itl_errors_ms, truth_of
 from inferlab.measure.summary import summarise
 
 
@@ -76,6 +78,6 @@ def test_the_client_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["chunks", "arrivals", "omission"])
-def test_the_self_check_passes(name: str) -> None:
-    assert [row.name for row in CHECKS[name]() if not row.ok] == []
+@pytest.mark.parametrize("check", [chunks, partial(omission, requests=80)])
+def test_the_self_check_passes(check: Callable[[], list[Row]]) -> None:
+    assert [row.name for row in check() if not row.ok] == []

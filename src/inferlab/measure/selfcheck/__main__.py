@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inferlab.errors import LabError
-from inferlab.measure.selfcheck.against_vllm import against_vllm
+from inferlab.measure.selfcheck.against_vllm import VllmBench, against_vllm, agreement
 from inferlab.measure.selfcheck.checks import CHECKS
 from inferlab.measure.selfcheck.null_ab import null_ab
 from inferlab.measure.selfcheck.truth import OtherLoad, Row
@@ -16,13 +16,23 @@ from inferlab.measure.selfcheck.truth import OtherLoad, Row
 def main() -> int:
     """Runs the checks; exit code 1 when one missed its bar."""
     parser = argparse.ArgumentParser(prog="selfcheck", description="客户端对空服务器的自检")
-    parser.add_argument("checks", nargs="*", help=f"{' '.join(CHECKS)} ab against；默认全部")
-    parser.add_argument("--vllm", type=Path, help="vllm 可执行文件，用于与 vllm bench serve 比开销")
+    parser.add_argument(
+        "checks", nargs="*", help=f"{' '.join(CHECKS)} ab against agreement；默认全部"
+    )
+    parser.add_argument(
+        "--vllm", type=Path, help="装有 vLLM 的 Python，用于与 vllm bench serve 比开销"
+    )
     parser.add_argument("--tokenizer", type=Path, help="vllm bench serve 需要的模型目录")
+    parser.add_argument(
+        "--url", default="", help="运行中的真实引擎，用于与 vllm bench serve 比结果"
+    )
     options = parser.parse_args()
     checks: dict[str, Callable[[], list[Row]]] = {**CHECKS, "ab": null_ab}
     if options.vllm and options.tokenizer:
-        checks["against"] = lambda: against_vllm(options.vllm, options.tokenizer)
+        bench = VllmBench(options.vllm, options.tokenizer)
+        checks["against"] = lambda: against_vllm(bench)
+        if options.url:
+            checks["agreement"] = lambda: agreement(bench, options.url)
     wanted = options.checks or list(checks)
     if unknown := [name for name in wanted if name not in checks]:
         parser.error(f"没有或缺参数：{' '.join(unknown)}；可选：{' '.join(checks)}")
