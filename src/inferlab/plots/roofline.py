@@ -1,6 +1,6 @@
 """The roofline: ceilings from the datasheet and measured, and work on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from inferlab.arithmetic.roofline import Ceilings
-from inferlab.plots.style import BLUE, COLOURS, GREY, ORANGE, new_figure, source_note
+from inferlab.plots.style import COLOURS, GREY, log2_axis, new_figure, source_note
 
 MARKERS = "osD^vP"
 
@@ -47,9 +47,10 @@ def roofline(
         _roof(axes, span, datasheet, "--", GREY, "数据手册")
     _roof(axes, span, measured, "-", "black", "实测上限")
     axes.axvline(measured.ridge, color=GREY, linewidth=0.8, linestyle=":")
+    ridge = f"ridge {measured.ridge:.0f} FLOP/B"
+    axes.text(measured.ridge * 0.93, 0.52, ridge, transform=axes.get_xaxis_transform(), fontsize=8,
+              color=GREY, rotation=90, va="center", ha="right")  # fmt: skip
     bottom = min((dot.flops_per_s for dot in dots), default=1e12) / 2
-    axes.text(measured.ridge * 0.94, bottom * 1.15, f"ridge {measured.ridge:.0f} FLOP/B",
-              fontsize=8, color=GREY, rotation=90, va="bottom", ha="right")  # fmt: skip
     for place, group in enumerate(dict.fromkeys(dot.group for dot in dots)):
         _group(axes, [dot for dot in dots if dot.group == group], group, place)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
@@ -78,11 +79,11 @@ def _group(axes: Axes, dots: Sequence[Dot], name: str, place: int) -> None:
     for dot in dots:
         if dot.label:
             axes.annotate(dot.label, (dot.intensity, dot.flops_per_s), fontsize=7, color=colour,
-                          textcoords="offset points", xytext=(4, -8))  # fmt: skip
+                          textcoords="offset points", xytext=(4, -9 if place < 2 else 6))  # fmt: skip
 
 
 def share_of_limit(
-    groups: dict[str, Sequence[tuple[float, float]]], *, x_label: str, title: str, note: str = ""
+    groups: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, title: str, note: str = ""
 ) -> Figure:
     """Measured ÷ roofline over batch or length: one line a group of (x, share)."""
     figure, axes = new_figure()
@@ -91,58 +92,12 @@ def share_of_limit(
         axes.plot(x, [100 * value for value in share], marker=MARKERS[place % len(MARKERS)],
                   markersize=5, label=name)  # fmt: skip
     axes.axhline(100, color="black", linewidth=1)
-    axes.set_xscale("log", base=2)
+    log2_axis(axes)
     axes.set_xlabel(x_label)
     axes.set_ylabel("实测 ÷ 上限（%）")
     axes.set_ylim(0, 115)
     axes.set_title(title, loc="left")
     axes.legend(fontsize=8.5)
-    if note:
-        source_note(figure, note)
-    return figure
-
-
-def ceilings_over_size(
-    matmul: dict[str, Sequence[tuple[float, float, float]]],
-    copies: Sequence[tuple[float, float, float]],
-    *,
-    datasheet_flops: dict[str, float],
-    datasheet_bytes_per_s: float | None,
-    title: str,
-    note: str = "",
-) -> Figure:
-    """Two panels: matrix products over size, device copy over size, with the datasheet's lines.
-
-    Args:
-        matmul: dtype → (n, FLOP/s, half-width of the 95 % interval).
-        copies: (MiB, B/s, half-width).
-    """
-    figure, (left, right) = new_figure(2, width=9.6, height=4.0)
-    for place, (dtype, points) in enumerate(matmul.items()):
-        size, rate, half = zip(*points, strict=True)
-        colour = COLOURS[place % len(COLOURS)]
-        left.errorbar(size, np.array(rate) / 1e12, np.array(half) / 1e12, marker="o", markersize=4,
-                      capsize=2, color=colour, label=dtype)  # fmt: skip
-        if dtype in datasheet_flops:
-            left.axhline(datasheet_flops[dtype] / 1e12, color=colour, linestyle="--", linewidth=0.9)
-    left.set_xscale("log", base=2)
-    left.set_xlabel("n（n×n×n 矩阵乘）")
-    left.set_ylabel("TFLOP/s")
-    left.legend(fontsize=8.5)
-    left.set_title("矩阵乘（虚线：数据手册）", loc="left", fontsize=10)
-    size, rate, half = zip(*copies, strict=True)
-    right.errorbar(size, np.array(rate) / 1e9, np.array(half) / 1e9, marker="s", markersize=4,
-                   capsize=2, color=BLUE, label="拷贝（读＋写）")  # fmt: skip
-    if datasheet_bytes_per_s:
-        right.axhline(datasheet_bytes_per_s / 1e9, color=ORANGE, linestyle="--", linewidth=0.9,
-                      label="数据手册带宽")  # fmt: skip
-    right.set_xscale("log", base=2)
-    right.set_xlabel("MiB")
-    right.set_ylabel("GB/s")
-    right.set_ylim(bottom=0)
-    right.legend(fontsize=8.5)
-    right.set_title("内存拷贝", loc="left", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if note:
         source_note(figure, note)
     return figure

@@ -3,13 +3,16 @@ grid."""
 
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from cycler import cycler
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito 2008: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -34,7 +37,7 @@ def chinese_font() -> str:
     return matplotlib.rcParamsDefault["font.sans-serif"][0]
 
 
-def style() -> dict[str, Any]:
+def style() -> dict[Any, Any]:
     """Matplotlib settings shared by all pictures."""
     return {
         "font.sans-serif": [chinese_font(), "DejaVu Sans"],
@@ -53,17 +56,33 @@ def style() -> dict[str, Any]:
     }
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as PNG where it is a cell's value, whatever the backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def new_figure(
     columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float = 4.2
 ) -> tuple[Figure, Any]:
     """A figure and its axes (an array when there are several), in the shared style.
 
-    Made without pyplot: a notebook shows it once, where it is returned, and no state stays behind.
+    Made without pyplot: it is shown once, where it is returned, and no open figure stays behind.
     """
-    with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(width, height))
-        axes = figure.subplots(rows, columns)
-    return figure, axes
+    # Text takes its font when it is made, later than this: a context manager would end too soon.
+    matplotlib.rcParams.update(style())
+    figure = Picture(figsize=(width, height))
+    return figure, figure.subplots(rows, columns)
+
+
+def log2_axis(axes: Axes) -> None:
+    """A base-2 x axis whose ticks are plain numbers: readers know 4,096, not 2¹²."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.tick_params(axis="x", labelsize=8.5)
 
 
 def source_note(figure: Figure, text: str) -> None:

@@ -9,6 +9,7 @@ from inferlab.arithmetic.work import Ceilings
 from inferlab.hardware.catalog import Dtype, find_gpu
 from inferlab.records.schema import Figure, Record
 
+WEIGHTS = {"random": "随机权重", "real": "真实权重"}
 PARTS = ("projections", "attention", "mlp", "layer")
 
 

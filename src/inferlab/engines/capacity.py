@@ -1,0 +1,43 @@
+"""What a lab's engine should be able to hold, by arithmetic, before it says so itself."""
+
+from typing import Any
+
+import yaml
+
+from inferlab.arithmetic.kv_cache import Capacity
+from inferlab.arithmetic.ledger import MemoryLedger, memory_ledger
+from inferlab.arithmetic.shapes import ModelShape
+from inferlab.engines.native import configuration
+from inferlab.hardware.host import describe_host
+
+
+def engine_options(lab: str, engine: str) -> dict[str, Any]:
+    """The engine's configuration file of a lab, as `vllm serve --config` reads it."""
+    return yaml.safe_load(configuration(lab, engine).read_text(encoding="utf-8"))
+
+
+def predict_ledger(lab: str, shape: ModelShape) -> MemoryLedger:
+    """The memory ledger of a lab's engine on this machine's first GPU, or on its CPU.
+
+    A CPU engine's cache is fixed by `kv-cache-memory-bytes`; a GPU engine's is what
+    `gpu-memory-utilization` leaves after weights, activations and runtime, the last two estimated.
+    """
+    host = describe_host()
+    options = engine_options(lab, "gpu" if host.gpus else "cpu")
+    memory_bytes = host.memory.total_bytes
+    if host.gpus:
+        memory_bytes = host.gpus[0].memory_bytes or memory_bytes
+    return memory_ledger(
+        shape,
+        memory_bytes=memory_bytes,
+        max_model_len=options["max-model-len"],
+        max_num_seqs=options.get("max-num-seqs", 256),
+        utilization=options.get("gpu-memory-utilization", 0.92),
+        device="gpu" if host.gpus else "cpu",
+        kv_cache_bytes=options.get("kv-cache-memory-bytes"),
+    )
+
+
+def predict_capacity(lab: str, shape: ModelShape) -> Capacity:
+    """Blocks, tokens and max concurrency of the KV cache in `predict_ledger`."""
+    return predict_ledger(lab, shape).capacity

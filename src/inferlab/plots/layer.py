@@ -1,0 +1,62 @@
+"""One decoder layer on the roofline, from a `layer` record."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from inferlab.arithmetic.shapes import ModelShape
+from inferlab.plots.roofline import Dot, roofline, share_of_limit
+from inferlab.records.rooflines import (
+    LayerPoint,
+    datasheet_ceilings,
+    describe,
+    layer_points,
+    measured_ceilings,
+)
+from inferlab.records.schema import Record
+
+PART_NAMES = {"mlp": "MLP", "attention": "attention", "projections": "QKV/O 投影", "layer": "整层"}
+
+
+def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure:
+    """Decode's MLP and attention over batch, and the whole layer in prefill, under both roofs."""
+    points = layer_points(layer, shape)
+    context = min(point.context for point in points if point.phase == "decode")
+    decode = [p for p in points if p.phase == "decode" and p.context == context]
+    dots = [
+        *_dots(decode, "mlp", "decode MLP（旁注：batch）"),
+        *_dots(decode, "attention", f"decode attention（上下文 {context:,}）", labels=False),
+        *_dots([p for p in points if p.phase == "prefill"], "layer", "prefill 整层（旁注：长度）"),
+    ]
+    return roofline(
+        dots,
+        measured_ceilings(ceilings),
+        datasheet_ceilings(ceilings),
+        title="一层 decoder 在 roofline 上的位置（bf16）",
+        note=describe(layer),
+    )
+
+
+def _dots(points: Sequence[LayerPoint], part: str, group: str, *, labels: bool = True) -> list[Dot]:
+    chosen = [point for point in points if point.part == part]
+    return [
+        Dot(group, p.work.intensity, p.flops_per_s, f"{p.size}" if labels else "") for p in chosen
+    ]
+
+
+def layer_shares(layer: Record, ceilings: Record, shape: ModelShape, phase: str) -> Figure:
+    """Roofline time ÷ measured time of each part, over batch or prompt length."""
+    roofs = measured_ceilings(ceilings)
+    points = [p for p in layer_points(layer, shape) if p.phase == phase]
+    context = min(point.context for point in points)
+    groups = {
+        name: [(p.size, p.share(roofs)) for p in points if p.part == part and p.context == context]
+        for part, name in PART_NAMES.items()
+    }
+    decode = phase == "decode"
+    return share_of_limit(
+        groups,
+        x_label="batch" if decode else "prompt 长度（token）",
+        title=f"{phase}：离上限多远" + (f"（上下文 {context:,}）" if decode else ""),
+        note=describe(layer),
+    )
