@@ -1,5 +1,7 @@
 """Measured ceilings over size, from a `ceilings` record."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,7 +45,7 @@ def _line(
                   label=label)  # fmt: skip
 
 
-def _finish(axes: Axes, x_label: str, y_label: str, title: str, legend: str) -> None:
+def _finish(axes: Axes, x_label: str, y_label: str, title: str, legend: Any) -> None:
     log2_axis(axes)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)

@@ -25,8 +25,13 @@ def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure
     decode = [p for p in points if p.phase == "decode" and p.context == context]
     dots = [
         *_dots(decode, "mlp", "decode MLP（旁注：batch）"),
-        *_dots(decode, "attention", f"decode attention（上下文 {context:,}）", labels=False),
-        *_dots([p for p in points if p.phase == "prefill"], "layer", "prefill 整层（旁注：长度）"),
+        *_dots(decode, "attention", f"decode attention（上下文 {context:,}）", least_label=1 << 30),
+        *_dots(
+            [p for p in points if p.phase == "prefill"],
+            "layer",
+            "prefill 整层（旁注：长度）",
+            least_label=1024,
+        ),
     ]
     return roofline(
         dots,
@@ -37,10 +42,13 @@ def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure
     )
 
 
-def _dots(points: Sequence[LayerPoint], part: str, group: str, *, labels: bool = True) -> list[Dot]:
+def _dots(
+    points: Sequence[LayerPoint], part: str, group: str, *, least_label: int = 1
+) -> list[Dot]:
     chosen = [point for point in points if point.part == part]
     return [
-        Dot(group, p.work.intensity, p.flops_per_s, f"{p.size}" if labels else "") for p in chosen
+        Dot(group, p.work.intensity, p.flops_per_s, f"{p.size:,}" if p.size >= least_label else "")
+        for p in chosen
     ]
 
 

@@ -66,9 +66,8 @@ def roofline(
 
 def _roof(axes: Axes, span: np.ndarray, ceilings: Ceilings, line: str, colour: str, name: str):
     roof = np.minimum(ceilings.flops_per_s, span * ceilings.bytes_per_s)
-    label = (
-        f"{name}：{ceilings.flops_per_s / 1e12:.3g} TFLOP/s，{ceilings.bytes_per_s / 1e9:.3g} GB/s"
-    )
+    tera_flops, giga_bytes = ceilings.flops_per_s / 1e12, ceilings.bytes_per_s / 1e9
+    label = f"{name}：{tera_flops:.3g} TFLOP/s，{giga_bytes:,.0f} GB/s"
     axes.plot(span, roof, line, color=colour, linewidth=1.4, label=label)
 
 
@@ -78,8 +77,9 @@ def _group(axes: Axes, dots: Sequence[Dot], name: str, place: int) -> None:
     axes.plot(x, y, marker=marker, color=colour, linewidth=0.8, markersize=5, label=name)
     for dot in dots:
         if dot.label:
-            axes.annotate(dot.label, (dot.intensity, dot.flops_per_s), fontsize=7, color=colour,
-                          textcoords="offset points", xytext=(4, -9 if place < 2 else 6))  # fmt: skip
+            where, offset = (dot.intensity, dot.flops_per_s), (4, -9 if place < 2 else 6)
+            axes.annotate(dot.label, where, offset, textcoords="offset points", fontsize=7,
+                          color=colour)  # fmt: skip
 
 
 def share_of_limit(
