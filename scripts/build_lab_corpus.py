@@ -1,10 +1,11 @@
 """Build the training text of the embedded model: Python source under permissive licences.
 
-Reads `models/corpus.yaml`, downloads the listed wheels with pip, keeps what looks hand-written, drops copies,
-and writes `<out>/train.txt`, `<out>/heldout.txt` and `<out>/sources.yaml` (each package with its version and the
-licence its metadata states). Files are separated by the end-of-text token. The held-out text comes from the
-standard library alone, so one licence (PSF) covers what this repository commits of it; training files that share
-lines with it are dropped.
+Reads `models/corpus.yaml`, downloads the listed wheels with pip, keeps what looks hand-written,
+drops copies, and writes `<out>/train.txt`, `<out>/heldout.txt` and `<out>/sources.yaml` (each
+package with its version and the licence its metadata states). Files are separated by the
+end-of-text token. The held-out text comes from the standard library alone, so Python's licence
+covers what this repository commits of it; training files that share more than a fifth of their
+telling lines with it are dropped.
 """
 
 import argparse
@@ -20,7 +21,9 @@ from pathlib import Path
 import yaml
 
 END_OF_TEXT = "<|endoftext|>"
-PERMISSIVE = ("MIT", "BSD", "APACHE", "PSF", "PYTHON SOFTWARE", "ISC", "HPND", "ZPL", "ZOPE", "0BSD")
+PERMISSIVE = (
+    "MIT", "BSD", "APACHE", "PSF", "PYTHON SOFTWARE", "ISC", "HPND", "ZPL", "ZOPE", "0BSD",
+)  # fmt: skip
 FORBIDDEN = ("GPL", "MPL", "MOZILLA", "EUPL", "PROPRIETARY")
 FILE_BYTES = range(400, 120_000)
 
@@ -55,7 +58,7 @@ def is_permissive(stated: str) -> bool:
 
 
 def looks_written(text: str) -> bool:
-    """Whether a file reads like code a person wrote: ASCII for the most part, short lines, some structure."""
+    """Whether a file reads like code a person wrote: mostly ASCII, short lines, some structure."""
     lines = text.splitlines()
     if len(lines) < 12 or max(map(len, lines)) > 240:
         return False
@@ -72,7 +75,7 @@ def wheel_files(wheel: zipfile.ZipFile) -> Iterator[str]:
 
 
 def standard_library() -> list[tuple[str, str]]:
-    """(path below the standard library, text) of each module, tests included, `site-packages` left out."""
+    """(path below the standard library, text) of each module, tests included."""
     base = Path(sysconfig.get_paths()["stdlib"])
     found = []
     for path in sorted(base.rglob("*.py")):
@@ -136,7 +139,8 @@ def build(config: dict, out: Path) -> None:
     held_out = [f"# {name}\n{text}" for name, text in modules if is_held_out(name, text)]
     corpus = Corpus(held_out)
     taken = sum(corpus.add(text) for name, text in modules if not is_held_out(name, text))
-    sources = [{"name": "python", "version": sys.version.split()[0], "licence": "PSF-2.0", "chars": taken}]
+    version = sys.version.split()[0]
+    sources = [{"name": "python", "version": version, "licence": "PSF-2.0", "chars": taken}]
     for path in sorted((out / "wheels").glob("*.whl")):
         name, version = path.name.split("-")[:2]
         with zipfile.ZipFile(path) as wheel:
@@ -157,7 +161,8 @@ def build(config: dict, out: Path) -> None:
     write_joined(out / "heldout.txt", committed)
     total = {"files": len(corpus.files), "chars": sum(map(len, corpus.files)), "sources": sources}
     (out / "sources.yaml").write_text(yaml.safe_dump(total, sort_keys=False), encoding="utf-8")
-    print(f"{total['files']} files, {total['chars'] / 1e6:.0f} M characters from {len(sources)} sources")
+    size = f"{total['files']} files, {total['chars'] / 1e6:.0f} M characters"
+    print(f"{size} from {len(sources)} sources")
     print(f"held out: {len(committed)} files, {sum(map(len, committed)) / 1e3:.0f} k characters")
 
 

@@ -1,13 +1,13 @@
 """Train the embedded model and its draft: small Qwen3 models of Python source.
 
-    python scripts/build_lab_corpus.py                              # any machine: text under .lab/corpus
-    python scripts/train_lab_model.py tokenizer                     # any machine: models/*/tokenizer.json
-    python scripts/train_lab_model.py train target --minutes 8      # one GPU
-    python scripts/train_lab_model.py train draft --minutes 2.5     # one GPU, taught by the target
+    python scripts/build_lab_corpus.py                           # any machine: .lab/corpus
+    python scripts/train_lab_model.py tokenizer                  # any machine: tokenizer.json
+    python scripts/train_lab_model.py train target --minutes 8   # one GPU
+    python scripts/train_lab_model.py train draft --minutes 2.5  # one GPU, taught by the target
 
-Needs torch ≥ 2.9, tokenizers, numpy and safetensors. The learning rate follows the share of the time that has
-passed, so the same command gives a finished model on any GPU; the steps really done are written to
-`training.json` beside the weights.
+Needs torch ≥ 2.9, tokenizers, numpy and safetensors. The learning rate follows the share of the
+time that has passed, so the same command gives a finished model on any GPU; the steps really done
+are written to `training.json` beside the weights.
 """
 
 import argparse
@@ -27,14 +27,15 @@ from torch import Tensor, nn
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 5120
-# Words keep the space or underscore before them; digits stand alone; runs of spaces (indentation) hold together.
+# Words keep the space or underscore before them; digits stand alone; runs of spaces (indentation)
+# hold together.
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-EVAL_TOKENS = 1024  # window of the perplexity figure, also in inferlab's test
+EVAL_TOKENS = 1024  # window of the perplexity figure, also in inferlab.measure.perplexity
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen3 shape; every width is a multiple of 128 so that group-wise quantisation kernels fit."""
+    """A Qwen3 shape whose widths suit group-wise quantisation kernels (groups of 128)."""
 
     hidden_size: int
     intermediate_size: int
@@ -76,7 +77,8 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
+        queries = shape.num_attention_heads * shape.head_dim
+        keys = shape.num_key_value_heads * shape.head_dim
         self.q_proj = nn.Linear(shape.hidden_size, queries, bias=False)
         self.k_proj = nn.Linear(shape.hidden_size, keys, bias=False)
         self.v_proj = nn.Linear(shape.hidden_size, keys, bias=False)
@@ -152,7 +154,8 @@ class Model(nn.Module):
 
 def rotary(shape: Shape, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     half = torch.arange(0, shape.head_dim, 2, device=device, dtype=torch.float32) / shape.head_dim
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] / shape.rope_theta**half
+    positions = torch.arange(length, device=device, dtype=torch.float32)
+    angles = positions[:, None] / shape.rope_theta**half
     angles = torch.cat((angles, angles), dim=-1)  # [length, head_dim]
     return angles.cos(), angles.sin()
 
@@ -167,9 +170,9 @@ def train_tokenizer(corpus: Path, out: Path) -> None:
     """Byte-level BPE on an even sample of the corpus; written into both model folders."""
     files = (corpus / "train.txt").read_text(encoding="utf-8").split(END_OF_TEXT)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -183,7 +186,7 @@ def train_tokenizer(corpus: Path, out: Path) -> None:
         "pad_token": END_OF_TEXT,
         "model_max_length": SHAPES["target"].max_position_embeddings,
         "clean_up_tokenization_spaces": False,
-        # A base model of code has no chat format; the chat endpoint gets the messages' text as it stands.
+        # A base model has no chat format: the chat endpoint gets the messages' text as it stands.
         "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
     }
     for folder in FOLDERS.values():
@@ -216,7 +219,7 @@ def batches(ids: Tensor, batch_tokens: int, length: int, seed: int) -> Iterator[
 def perplexity(model: nn.Module, text: Path, tokenizer: Tokenizer, device: str) -> dict[str, float]:
     """Held-out perplexity per token and bits per byte.
 
-    Each file is cut into windows of `EVAL_TOKENS`; the first token of a window is given, not predicted.
+    Each file is cut into windows of `EVAL_TOKENS`; a window's first token is given, not predicted.
     """
     loss, predicted, size = 0.0, 0, 0
     for file in text.read_text(encoding="utf-8").split(END_OF_TEXT):
@@ -229,8 +232,11 @@ def perplexity(model: nn.Module, text: Path, tokenizer: Tokenizer, device: str) 
             loss += F.cross_entropy(logits[0], window[0, 1:], reduction="sum").item()
             predicted += window.shape[1] - 1
             size += len(tokenizer.decode(window[0, 1:].tolist()).encode())
-    return {"perplexity": math.exp(loss / predicted), "bits_per_byte": loss / math.log(2) / size,
-            "tokens": predicted}
+    return {
+        "perplexity": math.exp(loss / predicted),
+        "bits_per_byte": loss / math.log(2) / size,
+        "tokens": predicted,
+    }
 
 
 def learning_rate(progress: float, peak: float) -> float:
@@ -251,7 +257,8 @@ def make_loss(model: nn.Module, teacher: nn.Module | None):
             return entropy, entropy
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             taught = F.log_softmax(teacher(window[:, :-1]).flatten(0, 1).float(), dim=-1)
-        distance = F.kl_div(F.log_softmax(logits.float(), -1), taught, log_target=True, reduction="none")
+        own = F.log_softmax(logits.float(), -1)
+        distance = F.kl_div(own, taught, log_target=True, reduction="none")
         return 0.5 * entropy + 0.5 * distance.sum(-1).mean(), entropy
 
     return torch.compile(loss, dynamic=False)
@@ -270,7 +277,9 @@ def load_teacher(out: Path) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
-def train(which: str, corpus: Path, out: Path, minutes: float, batch_tokens: int, seed: int) -> None:
+def train(
+    which: str, corpus: Path, out: Path, minutes: float, batch_tokens: int, seed: int
+) -> None:
     """Train one model for `minutes` on the first GPU and write weights, config and the log."""
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
@@ -296,7 +305,8 @@ def train(which: str, corpus: Path, out: Path, minutes: float, batch_tokens: int
         optimizer.zero_grad(set_to_none=True)
         step += 1
         if step % 100 == 0:
-            curve.append({"step": step, "minutes": progress * minutes, "loss": round(entropy.item(), 4)})
+            reached = round(entropy.item(), 4)
+            curve.append({"step": step, "minutes": progress * minutes, "loss": reached})
             print(curve[-1], flush=True)
     finish(which, model.bfloat16(), tokenizer, corpus, folder, {
         "command": f"python scripts/train_lab_model.py train {which} --minutes {minutes:g}",
@@ -307,7 +317,10 @@ def train(which: str, corpus: Path, out: Path, minutes: float, batch_tokens: int
     })  # fmt: skip
 
 
-def finish(which: str, model: Model, tokenizer: Tokenizer, corpus: Path, folder: Path, log: dict) -> None:
+def finish(
+    which: str, model: Model, tokenizer: Tokenizer, corpus: Path, folder: Path, log: dict
+) -> None:
+    """Judge the finished model on the held-out text and write it beside its log."""
     log["held_out"] = perplexity(model, corpus / "heldout.txt", tokenizer, "cuda")
     print(which, log["held_out"], log["steps"], "steps", flush=True)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -317,7 +330,9 @@ def finish(which: str, model: Model, tokenizer: Tokenizer, corpus: Path, folder:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, default=Path(".lab/corpus"))
     parser.add_argument("--out", type=Path, default=Path("models"))
     steps = parser.add_subparsers(dest="step", required=True)

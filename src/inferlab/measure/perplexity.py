@@ -83,7 +83,7 @@ def file_likelihood(
     """The likelihood of one file; zero tokens when it is shorter than two. Errors as above."""
     server = url.rstrip("/").removesuffix("/v1")
     body = {"model": model, "prompt": text, "add_special_tokens": False}
-    ids = _post(f"{server}/tokenize", body)["tokens"]
+    ids = post_json(f"{server}/tokenize", body)["tokens"]
     parts = (_window_likelihood(server, model, window) for window in windows(ids, window_tokens))
     return sum(parts, Likelihood())
 
@@ -99,17 +99,18 @@ def windows(ids: Sequence[int], length: int) -> Iterator[Sequence[int]]:
 def _window_likelihood(server: str, model: str, window: Sequence[int]) -> Likelihood:
     # max_tokens 0 with echo: the engine scores the prompt and generates nothing.
     body = {"model": model, "prompt": window, "max_tokens": 0, "echo": True, "logprobs": 0}
-    choice = _post(f"{server}/v1/completions", body)["choices"][0]
+    choice = post_json(f"{server}/v1/completions", body)["choices"][0]
     scores = (choice.get("logprobs") or {}).get("token_logprobs") or []
     if len(scores) != len(window) or None in scores[1:]:
         raise LabError(
             f"{server} 没有给出 prompt 中每个 token 的 logprob", remedy="用支持 echo 的 vLLM 服务"
         )
-    predicted = _post(f"{server}/detokenize", {"model": model, "tokens": window[1:]})["prompt"]
+    predicted = post_json(f"{server}/detokenize", {"model": model, "tokens": window[1:]})["prompt"]
     return Likelihood(-math.fsum(scores[1:]), len(window) - 1, len(predicted.encode()))
 
 
-def _post(url: str, body: dict[str, Any], timeout_s: float = 300.0) -> dict[str, Any]:
+def post_json(url: str, body: dict[str, Any], timeout_s: float = 300.0) -> dict[str, Any]:
+    """The answer to one JSON request; a LabError when there is none or it is an error."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:

