@@ -50,7 +50,11 @@ class Acceptance:
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens a decode step yields over all steps, those without a proposal included."""
+        """Tokens a step yields over all steps, those without a proposal included.
+
+        Slightly high for short answers: accepted tokens beyond an answer's end count as accepted
+        and not as generated.
+        """
         steps = self.generated - self.accepted
         return self.generated / steps if steps else 1.0
 
