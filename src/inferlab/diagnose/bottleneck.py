@@ -47,11 +47,11 @@ def diagnose(*, tensor_active: float, dram_active: float, gpu_util: float) -> Di
     if tensor_active >= dram_active:
         return Diagnosis(
             Bottleneck.COMPUTE,
-            f"{seen}：tensor core 接近饱和",
+            f"{seen}：tensor core 是最忙的部件",
             "降低精度（FP8）、减少重复 prefill（prefix cache）、加卡",
         )
     return Diagnosis(
         Bottleneck.MEMORY_BANDWIDTH,
-        f"{seen}：显存带宽接近饱和",
+        f"{seen}：显存带宽是最忙的部件",
         "减少要读的字节：量化权重与 KV cache、加大 batch、GQA/MLA 模型、投机采样",
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inferlab.hardware.timing import Series, device_name, load_torch, seconds_per_run
+from inferlab.hardware.timing import Series, device_name, free_bytes, load_torch, seconds_per_run
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -108,20 +108,10 @@ def _budget(device: str) -> float:
     return 0.06 if device == "cuda" else 0.25
 
 
-def _free_mib(device: str) -> float:
-    if device == "cuda":
-        torch = load_torch()
-
-        return torch.cuda.mem_get_info()[0] / MIB
-    import psutil
-
-    return psutil.virtual_memory().available / MIB
-
-
 def measure(device: str, repeats: int = 5) -> Iterator[Series]:
     """All ceilings of `device`, quickest kind first; sizes that do not fit in free memory are left
     out."""
-    fitting = [mib for mib in COPY_MIB[device] if 3 * mib < _free_mib(device)]
+    fitting = [mib for mib in COPY_MIB[device] if 3 * mib * MIB < free_bytes(device)]
     for mib in fitting:
         yield device_copy(mib, device, repeats)
     for mib in fitting[-2:]:
@@ -133,7 +123,7 @@ def measure(device: str, repeats: int = 5) -> Iterator[Series]:
                     yield host_device_copy(mib, direction, pinned, repeats)
     for dtype in MATMUL_DTYPES[device]:
         for size in MATMUL_SIZES[device]:
-            if 16 * size**2 / MIB < _free_mib(device):
+            if 16 * size**2 < free_bytes(device):
                 series = matmul(size, dtype, device, repeats)
                 if series is not None:
                     yield series

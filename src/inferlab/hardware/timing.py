@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Series:
@@ -44,6 +46,13 @@ def device_name() -> str:
     torch = load_torch()
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def free_bytes(device: str) -> int:
+    """Memory that can be allocated now on the GPU, or on the host for `cpu`."""
+    if device == "cuda":
+        return load_torch().cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
 
 
 def seconds_per_run(

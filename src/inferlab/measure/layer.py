@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inferlab.hardware.timing import Series, as_graph, device_name, load_torch, seconds_per_run
+from inferlab.hardware.timing import (
+    Series,
+    as_graph,
+    device_name,
+    free_bytes,
+    load_torch,
+    seconds_per_run,
+)
 
 PREFILL_TOKENS = {
     "cuda": (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
@@ -247,10 +254,17 @@ def measure(size: LayerSize, device: str, repeats: int = 5) -> Iterator[Series]:
         layer = RandomLayer(size, device)
         for context in DECODE_CONTEXTS[device]:
             for batch in DECODE_BATCHES[device]:
-                if context == DECODE_CONTEXTS[device][0] or batch <= LONG_CONTEXT_BATCHES:
+                if context > DECODE_CONTEXTS[device][0] and batch > LONG_CONTEXT_BATCHES:
+                    continue
+                if _fits(size, batch, context, device):
                     yield from decode_series(layer, batch, context, repeats)
         for tokens in PREFILL_TOKENS[device]:
             yield from prefill_series(layer, tokens, repeats)
+
+
+def _fits(size: LayerSize, batch: int, context: int, device: str) -> bool:
+    """Whether the KV caches of one decode condition fit beside what else is in memory."""
+    return 2 * max(OUT_OF_CACHE_BYTES, size.kv_bytes(batch, context)) < free_bytes(device)
 
 
 def main() -> None:

@@ -45,11 +45,13 @@ def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure
 def _dots(
     points: Sequence[LayerPoint], part: str, group: str, *, least_label: int = 1
 ) -> list[Dot]:
+    """Dots of one part; only sizes from `least_label` on carry their number."""
+
+    def label(size: int) -> str:
+        return f"{size:,}" if size >= least_label else ""
+
     chosen = [point for point in points if point.part == part]
-    return [
-        Dot(group, p.work.intensity, p.flops_per_s, f"{p.size:,}" if p.size >= least_label else "")
-        for p in chosen
-    ]
+    return [Dot(group, p.work.intensity, p.flops_per_s, label(p.size)) for p in chosen]
 
 
 def layer_shares(layer: Record, ceilings: Record, shape: ModelShape, phase: str) -> Figure:

@@ -18,7 +18,7 @@ from inferlab.hardware.timing import Series
 from inferlab.records import store
 from inferlab.records.provenance import describe_host, describe_software, device_of
 from inferlab.records.schema import Figure, Model, Record
-from inferlab.repository import lab_dir, root
+from inferlab.repository import lab_dir, root, state_dir
 
 Say = Callable[[str], None]
 
@@ -114,7 +114,26 @@ def record_lab(
     return written
 
 
-def _run(experiment: Experiment, python: Path, repeats: int) -> list[Series]:
+def measure_here(lab: str, experiment: str, *, repeats: int = 5) -> Record:
+    """One experiment on this machine, for a notebook: quiet, and kept under `.lab/records/`.
+
+    Raises:
+        LabError: the measurement failed.
+        UsageError: there is no such lab or experiment.
+    """
+    host, python = describe_host(), python_with_torch()
+    wanted = {each.id: each for each in experiments(lab, "cuda" if host.gpus else "cpu")}
+    if experiment not in wanted:
+        raise UsageError(f"{lab} 没有实验 {experiment!r}", remedy=f"可选：{'、'.join(wanted)}")
+    series = _run(wanted[experiment], python, repeats, quiet=True)
+    record = _record(lab, wanted[experiment], series, host, python, repeats, "")
+    store.save(record, state_dir() / "records")
+    return record
+
+
+def _run(
+    experiment: Experiment, python: Path, repeats: int, *, quiet: bool = False
+) -> list[Series]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "series.json"
         environment = {**os.environ, "PYTHONPATH": _with_sources(), "INFERLAB_ROOT": str(root())}
@@ -122,10 +141,13 @@ def _run(experiment: Experiment, python: Path, repeats: int) -> list[Series]:
             experiment.command(python, out, repeats),
             env=environment,
             timeout=experiment.minutes * 60 * 3,
+            capture_output=quiet,
             check=False,
         )
         if done.returncode or not out.is_file():
-            raise LabError(f"测量进程以 {done.returncode} 退出", remedy="原因见上面的输出")
+            last = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+            cause = last[0] if last else "原因见上面的输出"
+            raise LabError(f"测量进程以 {done.returncode} 退出", remedy=cause)
         return [Series(**each) for each in json.loads(out.read_text())["series"]]
 
 

@@ -1,0 +1,59 @@
+"""Notebooks: their committed form, and a fresh run under papermill and nbval against a real engine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems
+from inferlab.repository import root
+
+NOTEBOOKS = sorted((root() / "notebooks").glob("*.ipynb"))
+EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@EACH
+def test_the_committed_form_is_canonical(path: Path):
+    assert problems(path) == []
+    notebook = nbformat.read(path, as_version=4)
+    assert normalised(nbformat.read(path, as_version=4)) == notebook
+
+
+def test_a_bad_form_is_named(tmp_path: Path):
+    notebook = nbformat.v4.new_notebook()
+    cell = nbformat.v4.new_code_cell("!ls /root/models\n# NBVAL_CHECK_OUTPUT because")
+    notebook.cells = [cell]
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    found = " ".join(problems(tmp_path / "bad.ipynb"))
+    for wrong in ("kernelspec", "bare !", "no output", "stand alone", "absolute", "not executed"):
+        assert wrong in found
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@EACH
+def test_papermill_runs_it_whole(path: Path, embedded_engine: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("LAB_API_URL", embedded_engine)
+    execute(path, tmp_path / path.name)
+    assert problems(tmp_path / path.name) == []
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@EACH
+def test_nbval_finds_the_same_figures(path: Path, embedded_engine: str):
+    environment = {**os.environ, "LAB_API_URL": embedded_engine, "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax"]
+    options = ["--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}", str(path)]
+    done = subprocess.run(
+        [*command, *options], cwd=path.parent, env=environment, capture_output=True, text=True
+    )
+    # After a time-out nbval calls the later cells "xfailed": passes alone prove nothing.
+    assert done.returncode == 0 and "xfailed" not in done.stdout, done.stdout[-3000:]
