@@ -23,11 +23,9 @@ def main() -> int:
         "--vllm", type=Path, help="装有 vLLM 的 Python，用于与 vllm bench serve 比开销"
     )
     parser.add_argument("--tokenizer", type=Path, help="vllm bench serve 需要的模型目录")
-    parser.add_argument(
-        "--url", default="", help="运行中的真实引擎，用于与 vllm bench serve 比结果"
-    )
+    parser.add_argument("--url", default="", help="运行中的真实引擎，供 agreement 与 ab 使用")
     options = parser.parse_args()
-    checks: dict[str, Callable[[], list[Row]]] = {**CHECKS, "ab": null_ab}
+    checks: dict[str, Callable[[], list[Row]]] = {**CHECKS, "ab": lambda: null_ab(options.url)}
     if options.vllm and options.tokenizer:
         bench = VllmBench(options.vllm, options.tokenizer)
         checks["against"] = lambda: against_vllm(bench)

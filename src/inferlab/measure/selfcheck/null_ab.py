@@ -12,18 +12,28 @@ from inferlab.measure.selfcheck.truth import Row
 from inferlab.measure.summary import Summary, summarise
 
 
-def null_ab(times: int = 20, rounds: int = 5, requests: int = 40) -> list[Row]:
-    """The same null server as A and as B: `no difference` at least 9 times in 10.
+def null_ab(url: str = "", times: int = 20, rounds: int = 5, requests: int = 40) -> list[Row]:
+    """One server as A and as B: `no difference` at least 9 times in 10.
 
     Seven figures are compared each time; one that differs is enough to count against.
+
+    Args:
+        url: a running engine; empty for a null server with scattered TTFT.
+        times: A/B comparisons.
+        rounds: of each comparison.
+        requests: per run.
     """
+    if url:
+        return [_row(Endpoint(url), times, rounds, requests)]
     with null_server(ttft_ms=20, ttft_jitter=0.3, itl_ms=2) as server:
-        quiet = sum(
-            _no_difference(_ab(server.endpoint(), rounds, requests, seed)) for seed in range(times)
-        )
+        return [_row(server.endpoint(), times, rounds, requests)]
+
+
+def _row(endpoint: Endpoint, times: int, rounds: int, requests: int) -> Row:
+    quiet = sum(_no_difference(_ab(endpoint, rounds, requests, seed)) for seed in range(times))
     wanted = -(-times * 9 // 10)
     name = f"同一服务自比 {times} 次（每次 {rounds} 轮、{len(METRICS)} 个指标）"
-    return [Row(name, f"{quiet} 次判为无差异", f"≥ {wanted} 次", quiet >= wanted)]
+    return Row(name, f"{quiet} 次判为无差异", f"≥ {wanted} 次", quiet >= wanted)
 
 
 def _ab(endpoint: Endpoint, rounds: int, requests: int, seed: int) -> AbRuns:
