@@ -8,7 +8,7 @@ from inferlab.arithmetic import roofline
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings, RooflinePoint
 from inferlab.measure.engine_sweep import SweepPoint
-from inferlab.plots.style import BLUE, log2_axis, new_figure, source_note
+from inferlab.plots.style import BLUE, GREEN, RED, log2_axis, new_figure, source_note
 
 
 def prefill_limits(
@@ -45,8 +45,8 @@ def engine_sweeps(
         axes.errorbar(
             x, mean, half, marker="o", markersize=4, capsize=2, color=BLUE, label="引擎实测"
         )
-        axes.plot(x, [1e3 * limit.compute_s for limit in limits], "--", label="算力下限")
-        axes.plot(x, [1e3 * limit.memory_s for limit in limits], ":", label="带宽下限")
+        axes.plot(x, [1e3 * limit.compute_s for limit in limits], "--", color=RED, label="算力下限")
+        axes.plot(x, [1e3 * limit.memory_s for limit in limits], ":", color=GREEN, label="带宽下限")
         log2_axis(axes)
         axes.set_yscale("log")
         axes.set_xlabel(x_label)
