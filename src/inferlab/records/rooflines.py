@@ -9,7 +9,7 @@ from inferlab.arithmetic.work import Ceilings
 from inferlab.hardware.catalog import Dtype, find_gpu
 from inferlab.records.schema import Figure, Record
 
-WEIGHTS = {"random": "随机权重", "real": "真实权重"}
+WEIGHTS = {"random": "随机权重", "real": "真实权重", "unknown": "权重是否真实未知"}
 PARTS = ("projections", "attention", "mlp", "layer")
 
 
@@ -89,15 +89,20 @@ def _points(record: Record, shape: ModelShape) -> Iterator[LayerPoint]:
 def describe(record: Record) -> str:
     """One line for the foot of a picture: device, driver, software, repeats, date, commit."""
     software, host = record.software, record.host
-    driver = f"驱动 {host.driver_version}" if host.driver_version else ""
-    engine = software.engine or (f"torch {software.torch}" if software.torch else "")
-    commit = f"commit {software.git_commit[:7]}" if software.git_commit else ""
-    weights = (
-        {"random": "随机权重", "real": "真实权重"}[record.model.weights] if record.model else ""
+    driver = f"驱动 {host.driver_version}" if host and host.driver_version else ""
+    engine = (
+        _engine(record) or software.engine or (f"torch {software.torch}" if software.torch else "")
     )
+    commit = f"commit {software.git_commit[:7]}" if software.git_commit else ""
+    weights = WEIGHTS.get(record.model.weights, "") if record.model else ""
     repeats, day = f"重复 {record.repeats} 次", record.created[:10]
     parts = [record.device, driver, engine, weights, repeats, day, commit]
     return "，".join(filter(None, parts))
+
+
+def _engine(record: Record) -> str:
+    found = record.engine
+    return f"{found.name} {found.version or ''}".strip() if found else ""
 
 
 def interval(figure: Figure) -> str:
