@@ -1,0 +1,37 @@
+"""Experiments: which a device runs, in which order; and one really run on this machine's CPU."""
+
+import pytest
+
+from inferlab.errors import UsageError
+from inferlab.records.recording import experiments, measure_here, record_lab
+from inferlab.repository import root, state_dir
+
+
+def test_a_cpu_runs_what_needs_no_gpu_quickest_first():
+    assert [each.id for each in experiments("chapter03", "cpu")] == ["ceilings", "layer"]
+    on_gpu = experiments("chapter03", "cuda")
+    assert [each.id for each in on_gpu] == ["ceilings", "layer", "gpu_load"]
+    assert [each.minutes for each in on_gpu] == sorted(each.minutes for each in on_gpu)
+
+
+def test_the_shape_measured_depends_on_the_device_and_exists():
+    for device, model in (("cpu", "qwen3-0.6b"), ("cuda", "qwen3-8b")):
+        [layer] = [each for each in experiments("chapter03", device) if each.id == "layer"]
+        assert layer.model.endswith(f"{model}.json")
+        assert (root() / layer.model).is_file()
+
+
+@pytest.mark.engine
+def test_an_unknown_experiment_is_named():
+    with pytest.raises(UsageError, match="nonsense"):
+        record_lab("chapter03", only="nonsense")
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_the_ceilings_of_this_machine_are_measured_and_kept():
+    record = measure_here("chapter03", "ceilings", repeats=2)
+    assert record.software.torch
+    assert all(figure.mean > 0 and len(figure.values) == 2 for figure in record.figures)
+    assert {"matmul", "device_copy", "device_read"} <= {figure.name for figure in record.figures}
+    assert list((state_dir() / "records").glob("*/chapter03/ceilings.json"))
