@@ -4,7 +4,7 @@ from inferlab.arithmetic.kv_cache import kv_bytes_per_token, max_concurrency
 from inferlab.arithmetic.roofline import decode, ridge_batch
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
-from inferlab.book.exercises import Exercise
+from inferlab.book.exercise import Exercise
 from inferlab.diagnose.bottleneck import diagnose
 from inferlab.errors import LabError
 from inferlab.hardware.catalog import GpuSpec, find_gpu

@@ -6,46 +6,15 @@ In a notebook:
     check("ch03-1", answer)      # prints ✓ or ✗ with a hint, and notes what was solved
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from inferlab.book import progress
+from inferlab.book import chapter03, progress
+from inferlab.book.exercise import Exercise
 from inferlab.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One question.
-
-    Attributes:
-        id: chapter and number, such as `ch03-1`.
-        question: in Chinese.
-        expected: computes the answer: a number, or a word.
-        tolerance: relative, for numbers.
-        hint: shown when the answer is wrong; points to the way, not to the answer.
-    """
-
-    id: str
-    question: str
-    expected: Callable[[], float | str]
-    hint: str
-    tolerance: float = 0.02
-
-    def accepts(self, answer: Any) -> bool:
-        expected = self.expected()
-        if isinstance(expected, str):
-            return str(answer).strip().lower() == expected.lower()
-        try:
-            return abs(float(answer) - expected) <= self.tolerance * abs(expected)
-        except (TypeError, ValueError):
-            return False
 
 
 def exercises() -> dict[str, Exercise]:
     """All exercises by id."""
-    from inferlab.book import chapter03
-
     return {exercise.id: exercise for exercise in chapter03.EXERCISES}
 
 

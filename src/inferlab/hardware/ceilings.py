@@ -7,13 +7,11 @@ torch:
 python -m inferlab.hardware.ceilings --out ceilings.json
 """
 
-import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from inferlab.hardware.timing import Series, device_name, free_bytes, load_torch, seconds_per_run
+from inferlab.hardware.experiment import run
+from inferlab.hardware.timing import Series, free_bytes, load_torch, seconds_per_run
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -129,19 +127,5 @@ def measure(device: str, repeats: int = 5) -> Iterator[Series]:
                     yield series
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    device = device_name()
-    found = []
-    for series in measure(device, arguments.repeats):
-        middle = sorted(series.values)[len(series.values) // 2]
-        print(f"{series.name} {series.labels}: {middle:.4g} {series.unit}", flush=True)
-        found.append(series.as_dict())
-    arguments.out.write_text(json.dumps({"device": device, "series": found}))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, lambda device, repeats, _: measure(device, repeats))

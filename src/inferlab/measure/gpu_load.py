@@ -7,17 +7,15 @@ interpreter that has torch:
 python -m inferlab.measure.gpu_load --config path/to/config.json --out gpu_load.json
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from inferlab.errors import LabError
+from inferlab.hardware.experiment import run
 from inferlab.hardware.nvml import nvml_session
 from inferlab.hardware.phases import PhaseRecorder, summarize
-from inferlab.hardware.timing import Series, as_graph, device_name, load_torch
+from inferlab.hardware.timing import Series, as_graph, load_torch
 from inferlab.measure.layer import LayerSize, RandomLayer, decode_core, fastest, prefill_core
 
 PHASE_SECONDS = 2.0
@@ -71,14 +69,19 @@ def keep_busy(work: Callable[[], Any] | None, seconds: float) -> None:
         torch.cuda.synchronize()
 
 
-def measure(size: LayerSize, repeats: int = 5, hz: float = 5.0) -> list[Series]:
-    """Mean of each counter, once a repeat and phase; phases are interleaved, so drift meets all
-    alike."""
-    torch = load_torch()
+def measure(device: str, repeats: int, config: dict[str, Any], hz: float = 5.0) -> list[Series]:
+    """Mean of each counter, once a repeat and phase.
 
+    Phases are interleaved, so drift meets all alike.
+
+    Raises:
+        LabError: there is no GPU to read counters from.
+    """
+    if device != "cuda":
+        raise LabError("这个实验读 GPU 计数器，但没有找到 NVIDIA GPU", remedy="换到有 GPU 的机器")
     found: dict[tuple[str, str], list[float]] = {}
-    with torch.inference_mode(), nvml_session():
-        works = phases(RandomLayer(size, "cuda"))
+    with load_torch().inference_mode(), nvml_session():
+        works = phases(RandomLayer(LayerSize.from_config(config), device))
         for _ in range(repeats):
             for phase, values in _one_round(works, hz).items():
                 for metric, value in values.items():
@@ -110,28 +113,5 @@ def _unit(metric: str) -> str:
     return next((unit for ending, unit in endings.items() if metric.endswith(ending)), "1")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    if device_name() != "cuda":
-        raise LabError("这个实验读 GPU 计数器，但没有找到 NVIDIA GPU", remedy="换到有 GPU 的机器")
-    size = LayerSize.from_config(json.loads(arguments.config.read_text(encoding="utf-8")))
-    found = measure(size, arguments.repeats)
-    for series in found:
-        if series.name in (
-            "gpu_util_percent",
-            "sm_active",
-            "tensor_active",
-            "dram_active",
-            "power_w",
-        ):
-            print(f"{series.labels['phase']} {series.name}: {series.values[-1]:.3g}", flush=True)
-    content = {"device": "cuda", "series": [series.as_dict() for series in found]}
-    arguments.out.write_text(json.dumps(content))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

@@ -7,18 +7,15 @@ Run by `./lab record`, in an interpreter that has torch:
     python -m inferlab.measure.layer --config path/to/config.json --out layer.json
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from inferlab.hardware.experiment import run
 from inferlab.hardware.timing import (
     Series,
     as_graph,
-    device_name,
     free_bytes,
     load_torch,
     seconds_per_run,
@@ -267,21 +264,8 @@ def _fits(size: LayerSize, batch: int, context: int, device: str) -> bool:
     return 2 * max(OUT_OF_CACHE_BYTES, size.kv_bytes(batch, context)) < free_bytes(device)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    size = LayerSize.from_config(json.loads(arguments.config.read_text(encoding="utf-8")))
-    device = device_name()
-    found = []
-    for series in measure(size, device, arguments.repeats):
-        middle = sorted(series.values)[len(series.values) // 2]
-        print(f"{series.labels}: {middle * 1e6:.1f} µs", flush=True)
-        found.append(series.as_dict())
-    arguments.out.write_text(json.dumps({"device": device, "series": found}))
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        __doc__,
+        lambda device, repeats, config: measure(LayerSize.from_config(config), device, repeats),
+    )
