@@ -1,0 +1,164 @@
+"""Verdicts on records made by hand, on the committed ones, and what a reader sees when one is
+missing or a claim is written wrongly."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from inferlab.book.claims import Claim, judge, judge_labs, load_claims
+from inferlab.book.quantities import Records
+from inferlab.errors import LabError, UsageError
+from inferlab.hardware.timing import Series
+from inferlab.records import store
+from inferlab.records.schema import Figure, Record
+from inferlab.repository import root
+
+
+def claim(**changes) -> Claim:
+    fields = {
+        "id": "busy",
+        "says": "SM 很忙",
+        "by": "lab",
+        "section": "测试",
+        "condition": "decode",
+        "where": {"experiment": "load", "name": "sm_active", "phase": "decode"},
+        "confirm": [{"quantity": "figure", "at_least": 0.5}],
+        "refute": [{"quantity": "figure", "at_most": 0.4}],
+    }
+    return Claim.model_validate(fields | changes)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path):
+    """Writes a record with the given repeats of `sm_active`; its host is the H200's."""
+    pattern = store.find("chapter03", "gpu_load", "h200")
+
+    def write(*values: float) -> Records:
+        series = Series(name="sm_active", unit="1", labels={"phase": "decode"}, values=[*values])
+        record = pattern.model_copy(
+            update={"experiment": "load", "figures": [Figure.from_series(series)]}
+        )
+        return Records(store.save(record, tmp_path).parent)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.80, 0.82, 0.81), "证实"),
+        ((0.10, 0.12, 0.11), "推翻"),
+        ((0.45, 0.44, 0.46), "无法比较"),
+        ((0.30, 0.90, 0.60), "无法比较"),
+        ((0.90,), "无法比较"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(recorded, values, verdict: str) -> None:
+    finding = judge(claim(), recorded(*values))
+    assert finding.verdict == verdict
+    assert finding.sources[0].device == "NVIDIA H200"
+
+
+def test_an_interval_across_the_threshold_is_named_as_the_reason(recorded) -> None:
+    finding = judge(claim(), recorded(0.30, 0.90, 0.60))
+    assert finding.reason.startswith("95 % 区间跨过阈值：sm_active（decode） 与 0.5")
+
+
+def test_between_both_thresholds_neither_is_claimed(recorded) -> None:
+    assert "既不满足证实" in judge(claim(), recorded(0.45, 0.44, 0.46)).reason
+
+
+def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    finding = judge(claim(), Records(tmp_path / "chapter03"))
+    assert finding.verdict == "无法比较"
+    assert finding.reason == "没有 load 的记录 → ./lab record chapter03 --only load"
+
+
+def test_a_claim_about_cpus_is_not_judged_on_a_gpu(recorded) -> None:
+    finding = judge(claim(device="cpu"), recorded(0.9, 0.9, 0.9))
+    assert (finding.verdict, "CPU 上检验" in finding.reason) == ("无法比较", True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"confirm": [{"quantity": "speed", "at_least": 1}]},
+        {"confirm": [{"quantity": "figure"}]},
+        {"confirm": [{"quantity": "figure", "at_least": 1, "at_most": 2}]},
+        {"refute": []},
+        {"eval": "__import__('os')"},
+    ],
+)
+def test_a_claim_written_wrongly_is_refused(changes) -> None:
+    with pytest.raises(ValidationError):
+        claim(**changes)
+
+
+def test_chapter_2_on_the_h200() -> None:
+    verdicts = {each.claim.id: each.verdict for each in judge_labs(["chapter03"])
+                if each.device == "NVIDIA H200"}  # fmt: skip
+    assert verdicts == {
+        "prefill-8192": "证实",
+        "prefill-64": "推翻",
+        "prefill-attention-2048": "无法比较",
+        "decode-1": "证实",
+        "decode-64": "证实",
+        "decode-mlp-512": "推翻",
+        "decode-attention-512": "证实",
+        "decode-attention-1": "推翻",
+        "gpu-util-one-thread": "证实",
+    }
+
+
+def test_every_verdict_stands_on_committed_records() -> None:
+    for finding in judge_labs(["chapter03"], root() / "results"):
+        assert finding.sources, finding.claim.id
+        for source in finding.sources:
+            assert isinstance(store.load(root() / source.path), Record)
+        assert all(found.low <= found.mean <= found.high for found in finding.measured.values())
+
+
+def test_ids_are_unique() -> None:
+    ids = [each.id for each in load_claims("chapter03")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_damaged_file_gives_one_line(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "claims.yaml").write_text("claims: [{id: x}]")
+    monkeypatch.setattr("inferlab.book.claims.lab_dir", lambda _: tmp_path)
+    with pytest.raises(LabError, match="写错了（says：Field required）"):
+        load_claims("chapter03")
+    (tmp_path / "claims.yaml").write_text("claims: {")
+    with pytest.raises(LabError, match="不是有效的"):
+        load_claims("chapter03")
+
+
+def test_an_unknown_lab_is_wrong_use() -> None:
+    with pytest.raises(UsageError):
+        judge_labs(["chapter99"])
+
+
+def lab_claims(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from inferlab.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, "claims", *arguments], capture_output=True,
+                          text=True, env={**os.environ, "COLUMNS": "200"})  # fmt: skip
+
+
+def test_the_command_as_json() -> None:
+    done = lab_claims("chapter03", "--json")
+    first = json.loads(done.stdout)[0]
+    assert first["verdict"] == "证实"
+    assert first["records"][0]["path"] == "results/h200/chapter03/layer.json"
+    share = first["measured"]["达到的算力 ÷ 实测算力上限"]
+    assert share["low"] < share["mean"] < share["high"]
+
+
+def test_wrong_use_of_the_command_ends_with_2() -> None:
+    done = lab_claims("chapter99")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("错误: 没有名为 'chapter99' 的实验")
