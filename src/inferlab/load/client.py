@@ -18,6 +18,7 @@ from inferlab.load.samples import RequestSample, RequestSpec, Status
 from inferlab.load.sockets import SocketPool
 from inferlab.load.sse import StreamReader, error_text
 
+AWAKE_S = 0.0002
 _BAD_FINISH = ("abort", "error")
 
 
@@ -112,11 +113,13 @@ class Client:
         self, spec: RequestSpec, *, scheduled_s: float | None = None, index: int = 0,
         request: bytes | None = None,
     ) -> RequestSample:  # fmt: skip
-        """Sends one request and waits for its end. Never raises for what the server does.
+        """Sends one request when it is due and waits for its end. Never raises for what comes back.
+
+        Called ahead of time, it has a connection ready when the moment comes.
 
         Args:
             spec: what to ask.
-            scheduled_s: when it was due; now by default.
+            scheduled_s: when it is or was due; now by default.
             index: number of the request in its run.
             request: `endpoint.request(spec)` made beforehand.
         """
@@ -125,8 +128,8 @@ class Client:
         exchange = StreamExchange(asyncio.get_running_loop().create_future(), spec.keep_text)
         sent = self.now()
         try:
-            async with asyncio.timeout(self.endpoint.timeout_s):
-                sent = await self._exchange(request, exchange)
+            async with asyncio.timeout(max(0.0, due - sent) + self.endpoint.timeout_s):
+                sent = await self._exchange(request, exchange, due)
             status, error = exchange.outcome()
         except TimeoutError:
             status, error = Status.TIMEOUT, f"no end after {self.endpoint.timeout_s:g} s"
@@ -156,7 +159,16 @@ class Client:
             self._pool.close()
             self._pool = None
 
-    async def _exchange(self, request: bytes, exchange: StreamExchange) -> float:
+    async def until(self, at_s: float) -> None:
+        """Sleeps until second `at_s` of the run, the last moment awake: waking up takes long."""
+        if (delay := at_s - self.now()) > AWAKE_S:
+            await asyncio.sleep(delay - AWAKE_S)
+        while self.now() < at_s:
+            await asyncio.sleep(0)
+
+    async def _exchange(
+        self, request: bytes, exchange: StreamExchange, due_s: float = 0.0
+    ) -> float:
         """Runs one exchange to its end and gives the time of sending.
 
         A kept connection that the server closed meanwhile answers nothing; only then the request
@@ -164,6 +176,10 @@ class Client:
         """
         while True:
             connection, fresh = await self._connection()
+            if due_s > self.now():
+                await self.until(due_s)
+                if not connection.reusable:
+                    continue
             sent = self.now()
             connection.start(request, exchange)
             try:

@@ -24,7 +24,7 @@ from typing import Any
 from inferlab.load import null_script as script_of
 from inferlab.load.event_loop import precise_loop, raise_file_limit
 from inferlab.load.null_script import Ask, Fate, Script
-from inferlab.load.sockets import BUNDLE_ABOVE, BUNDLE_S
+from inferlab.load.sockets import bundle_s
 
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -114,8 +114,8 @@ class NullServer:
         if self._timer is not None:
             self._timer.cancel()
         delay = self._due[0][0] - time.perf_counter()
-        at_least = BUNDLE_S if len(self._due) > BUNDLE_ABOVE else 0.0
-        self._timer = asyncio.get_running_loop().call_later(max(at_least, delay), self._tick)
+        wait = max(delay, bundle_s(len(self._due)))
+        self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(3600, self._tick)

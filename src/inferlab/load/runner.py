@@ -20,6 +20,7 @@ from inferlab.load.workloads import Conversation
 
 OnSample = Callable[[RequestSample], None]
 DEAD_AFTER = 10
+AHEAD_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def open_loop(
         async with asyncio.TaskGroup() as group:
             for index, item in enumerate(timed):
                 request = run.client.endpoint.request(item.spec)
-                await run.until(item.at_s)
+                await run.until(item.at_s - AHEAD_S)
                 group.create_task(run.send(item.spec, index, item.at_s, request, gate))
 
     return run_async(_run(endpoint, body, check, on_sample))
@@ -161,7 +162,7 @@ async def _talk(run: "_Run", chat: Conversation, due: float, first_index: int) -
         history.append({"role": "user", "content": turn})
         spec = _turn(run.client.endpoint, chat, history, number)
         request = run.client.endpoint.request(spec)
-        await run.until(due)
+        await run.until(due - AHEAD_S)
         sample = await run.send(spec, first_index + number, due, request)
         if sample is None or not sample.ok:
             return
@@ -213,7 +214,7 @@ class _Run:
         self._main = asyncio.current_task()
 
     async def until(self, at_s: float) -> None:
-        """Sleeps until second `at_s` of the run."""
+        """Sleeps until about second `at_s` of the run."""
         delay = at_s - self.client.now()
         if delay > 0:
             await asyncio.sleep(delay)

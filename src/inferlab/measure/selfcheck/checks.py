@@ -171,13 +171,13 @@ def cost(streams: int = 512, tokens: int = 256, repeats: int = 3) -> list[Row]:
     return [Row(name, value, "≤ 0.02 CPU s", middle <= 0.02)]
 
 
-def capacity(streams: tuple[int, ...] = (1000, 2000, 3000), tokens: int = 100) -> list[Row]:
+def capacity(streams: tuple[int, ...] = (1000, 2000, 3000), tokens: int = 160) -> list[Row]:
     """Concurrent streams of 20 tok/s: reported ITL against the server's log."""
     return [_capacity_row(number, tokens) for number in streams]
 
 
 def _capacity_row(streams: int, tokens: int) -> Row:
-    with null_server(ttft_ms=2000, ttft_jitter=0.9, itl_ms=50) as server:
+    with null_server(ttft_ms=3500, ttft_jitter=0.6, itl_ms=50) as server:
         plan = WorkerPlan(server.url, streams, concurrency=streams, output_tokens=tokens)
         run = run_in_process(plan).run
         truth = truth_of(server)
