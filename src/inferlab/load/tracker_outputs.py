@@ -47,8 +47,10 @@ class CsvLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+", newline="", encoding="utf-8")
-            self._file.seek(0)
-            first = self._file.readline().rstrip("\r\n")
+            first = ""
+            if path.stat().st_size:
+                self._file.seek(0)
+                first = self._file.readline().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "不是文本文件"
             raise UsageError(f"打不开 {path}（{reason}）", remedy="换一个 --csv 文件") from None
