@@ -12,6 +12,9 @@ from inferlab.errors import LabError
 from inferlab.records.schema import Record
 from inferlab.repository import root
 
+# A JSON list of plain numbers, nulls or short words, spread over lines by json.dumps.
+_NUMBER_LIST = re.compile(r'\[\n(?:\s*(?:-?[\d.eE+-]+|null|"\w*"),?\n)+\s*\]')
+
 
 def slug(device: str) -> str:
     """Folder name of a device: `NVIDIA H200` → `h200`, `AMD EPYC` → `amd-epyc`."""
@@ -36,8 +39,16 @@ def save(record: Record, folder: Path | None = None) -> Path:
     Raises:
         LabError: the disk is full or not writable; nothing is left behind.
     """
-    target = path_of(record, folder)
-    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
+    return write(record, path_of(record, folder))
+
+
+def write(record: Record, target: Path) -> Path:
+    """Write a record to a file of its own, as `save` does.
+
+    Raises:
+        LabError: the disk is full or not writable; nothing is left behind.
+    """
+    text = as_text(record)
     temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +64,38 @@ def save(record: Record, folder: Path | None = None) -> Path:
             f"写不了记录 {target}（{error.strerror}）", remedy="检查磁盘空间与权限"
         ) from error
     return target
+
+
+def as_text(record: Record) -> str:
+    """The record as JSON; numbers in a list share a line, so that files stay short."""
+    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1)
+    return _NUMBER_LIST.sub(lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
+
+
+def keep(record: Record, target: Path) -> tuple[Path, str]:
+    """Write a measured record, and never lose it: other places are tried when the first is full.
+
+    Returns:
+        where it lies, and why it is not at `target` (empty when it is). A record that had to go
+        elsewhere says so in `partial`.
+
+    Raises:
+        LabError: no place takes it.
+    """
+    try:
+        return write(record, target), ""
+    except LabError as error:
+        problem = error
+    kept = record.model_copy(update={"partial": record.partial or problem.message})
+    for folder in (root() / ".lab" / "records", Path(tempfile.gettempdir()), Path.home()):
+        elsewhere = folder / f"{record.experiment}.json"
+        if elsewhere.parent == target.parent:
+            continue
+        try:
+            return write(kept, elsewhere), problem.message
+        except LabError:
+            continue
+    raise problem
 
 
 def load(path: Path) -> Record:
