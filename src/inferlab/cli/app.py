@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import typer
 
 # Modules here import the heavy rooms only inside their commands: `--help` must stay quick.
-GROUPS = ("lifecycle", "doctor", "tests", "record", "claims")
+GROUPS = ("lifecycle", "doctor", "tests", "record", "bench", "records", "claims", "report")
 
 app = typer.Typer(
     name="lab",
