@@ -83,10 +83,10 @@ def _rates(axes: Axes, table: RequestTable) -> None:
     axes.fill_between(middle, _tokens_per_bin(table, edges) / width, step="mid", color=BLUE,
                       alpha=0.35, linewidth=0, label="输出 tok/s（左）")  # fmt: skip
     axes.set_ylabel("tok/s（请求内均摊）")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     right = axes.twinx()
     right.plot(middle, _in_flight(table, edges) / width, color=ORANGE, label="在途请求（右）")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.25 * right.get_ylim()[1])
     right.grid(visible=False)
     handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     axes.legend(handles=handles, fontsize=8, loc="upper left")
