@@ -110,7 +110,10 @@ def show_record(console: Console, record: Record) -> None:
               if labels.get("phase") != "search"]  # fmt: skip
     for labels, runs in groups:
         figures = {f.name: f for f in record.figures if f.labels == labels}
-        console.print(_latency_table(labels, figures, len(runs)))
+        unit = "± 为均值的 95 % 区间，单位 ms"
+        title = f"{title_of(labels)}（{len(runs)} 次；{unit}）"
+        console.print(title, markup=False, soft_wrap=True)
+        console.print(_latency_table(figures))
         for line in _notes(figures, runs, record):
             console.print(line, markup=False, soft_wrap=True)
     if len(groups) > 1 and record.kind == "benchmark":
@@ -120,8 +123,8 @@ def show_record(console: Console, record: Record) -> None:
 def show_comparisons(console: Console, found: Sequence[Comparison]) -> None:
     """Ratios B ÷ A with their intervals and verdicts."""
     percent = 100 * (1 - (1 - found[0].confidence) * len(found)) if found else 95
-    title = f"B ÷ A（{len(found)} 个指标同时成立的 {percent:.0f} % 区间）"
-    table = Table("指标", "B ÷ A", "区间", "结论", title=title, title_justify="left")
+    console.print(f"B ÷ A（{len(found)} 个指标同时成立的 {percent:.0f} % 区间）", soft_wrap=True)
+    table = Table("指标", "B ÷ A", "区间", "结论")
     for each in found:
         span = f"{each.low:.3f} – {each.high:.3f}"
         table.add_row(each.name, f"{each.ratio:.3f}", span, VERDICTS[each.verdict])
@@ -151,9 +154,8 @@ def _round(value: float, digits: int) -> str:
     return f"{value:.{digits}g}"
 
 
-def _latency_table(labels: dict[str, object], figures: dict[str, Figure], repeats: int) -> Table:
-    title = f"{title_of(labels)}（{repeats} 次；± 为均值的 95 % 区间，单位 ms）"
-    table = Table("", "p50", "p90", "p95", "p99", title=title, title_justify="left")
+def _latency_table(figures: dict[str, Figure]) -> Table:
+    table = Table("", "p50", "p90", "p95", "p99")
     for name, shown in NAMES.items():
         cells = [number(figures.get(f"{name}.{part}")) for part in ("p50", "p90", "p95", "p99")]
         table.add_row(shown, *cells)
@@ -179,6 +181,7 @@ def _notes(figures: dict[str, Figure], runs: Sequence[Run], record: Record) -> l
         mbu, mfu = figures["mbu"].mean, figures["mfu"].mean
         source = record.parameters.get("limits")
         lines.append(f"相对本机实测上限：MBU {mbu:.1%}，MFU {mfu:.1%}（{source}）")
+        lines += _cache_caveat(runs, record)
     elif record.parameters.get("limits"):
         lines.append(f"MBU/MFU：没有；{record.parameters['limits']}")
     if "power_w" in figures:
@@ -186,6 +189,14 @@ def _notes(figures: dict[str, Figure], runs: Sequence[Run], record: Record) -> l
     if any(not run.summary.token_counts_exact for run in runs):
         lines.append("注意：服务端没有逐块给出 usage，ITL 按块均摊")
     return [*lines, ""]
+
+
+def _cache_caveat(runs: Sequence[Run], record: Record) -> list[str]:
+    kind = record.parameters.get("workload", {}).get("kind")
+    if kind in (None, "random") or any(run.summary.cached_tokens for run in runs):
+        return []
+    return ["注意：服务端没有报告 cached_tokens（vLLM 要加 --enable-prompt-tokens-details），"
+            "若有缓存命中，MFU 偏高"]  # fmt: skip
 
 
 def _failures(runs: Sequence[Run]) -> str:
