@@ -151,3 +151,23 @@ def test_too_little_memory_is_said_for_the_cpu_only(defaults: ModelDefaults):
         require_memory(small, pick(small, defaults))
     small_server = dataclasses.replace(small, gpus=(H100,), driver="580.1")
     assert require_memory(small_server, pick(small_server, defaults)) is None
+
+
+NO_LIBNUMA = ("libnuma.so.1",)
+
+
+def test_a_missing_system_library_is_named_with_the_package_that_has_it(defaults: ModelDefaults):
+    with pytest.raises(LabError, match=r"libnuma\.so\.1.*apt-get install libnuma1"):
+        pick(machine(missing_libraries=NO_LIBNUMA), defaults)
+
+
+def test_docker_needs_no_system_library(defaults: ModelDefaults):
+    choice = pick(machine(missing_libraries=NO_LIBNUMA, docker=DOCKER), defaults)
+    assert (choice.engine, choice.launcher) == ("cpu", "compose")
+    assert "libnuma" in choice.reason
+
+
+def test_a_library_is_no_remedy_where_the_build_does_not_exist(defaults: ModelDefaults):
+    arm = machine(architecture="aarch64", missing_libraries=NO_LIBNUMA)
+    with pytest.raises(LabError, match="Docker"):
+        pick(arm, defaults)

@@ -136,3 +136,13 @@ def test_warnings_that_mention_errors_are_not_the_root():
     assert (
         root_error_line(["(APIServer) WARNING 11-22 [x.py:1] errors like `OSError: [Errno`"]) == ""
     )
+
+
+def test_a_container_with_docker_s_default_shared_memory_is_told_to_enlarge_it():
+    # Seen on vLLM 0.32.0 (CPU) in a container started without --shm-size.
+    text = (
+        "RuntimeError: Insufficient space in /dev/shm for shared-memory allocation: 160 MiB "
+        "required, 64 MiB free. Increase /dev/shm (e.g. --shm-size or --ipc=host)."
+    )
+    cause = cause_of_failure(text, exit_code=1)
+    assert "/dev/shm" in cause.cause and "--shm-size" in cause.remedy

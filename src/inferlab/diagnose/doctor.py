@@ -12,7 +12,13 @@ from typing import Literal
 
 from inferlab.diagnose import network
 from inferlab.engines import lifecycle
-from inferlab.engines.choose import CPU_MEMORY_BYTES, GIB, driver_branch, native_cpu_problem
+from inferlab.engines.choose import (
+    CPU_MEMORY_BYTES,
+    GIB,
+    driver_branch,
+    native_cpu_problem,
+    native_cpu_remedy,
+)
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import holder, is_free
 from inferlab.repository import versions
@@ -218,7 +224,7 @@ def check_cpu(evidence: Evidence) -> Check:
     )
     problem = native_cpu_problem(machine)
     if problem:
-        return Check("CPU", "WARN", shown, f"{problem}：CPU 实验请用 Docker（--docker）")
+        return Check("CPU", "WARN", f"{shown}；{problem}", native_cpu_remedy(machine))
     if "avx512f" not in machine.cpu_flags:
         return Check("CPU", "OK", f"{shown}（没有 AVX-512：能跑，较慢）")
     return Check("CPU", "OK", shown)

@@ -1,6 +1,6 @@
 """Which engine to start here and how: a pure function of the machine, the settings and the wish."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -14,6 +14,13 @@ GIB = 2**30
 CPU_MEMORY_BYTES = 4 * GIB  # vLLM's CPU build uses about 3 GiB for the embedded model
 NATIVE_CPU_DISK_BYTES = 4 * GIB  # .engines/vllm-cpu is 2.5 GiB, more while it is unpacked
 NATIVE_GPU_DISK_BYTES = 20 * GIB  # .engines/vllm-cuda; the model's weights come on top
+
+
+DOCKER_REMEDY = "安装并启动 Docker，然后用 --docker"
+LIBRARY_REMEDY = (
+    "sudo apt-get install libnuma1（Fedora、RHEL：sudo dnf install numactl-libs），"
+    "或安装 Docker 后用 --docker"
+)
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ def _gpu_launcher(machine: Machine) -> tuple[str, str]:
 def _cpu_launcher(machine: Machine) -> tuple[str, str]:
     if not native_cpu_problem(machine):
         return "native", "直接在本机运行，不需要 Docker"
+    if _lacks_only_libraries(machine) and not machine.docker.usable:
+        _require_native(machine, "cpu")
     _require_docker(machine, "cpu")
     return "compose", f"{native_cpu_problem(machine)}，用 Docker 里的 CPU 版"
 
@@ -146,7 +155,20 @@ def native_cpu_problem(machine: Machine) -> str:
         return f"{machine.system} {machine.architecture} 没有现成的 vLLM CPU 安装包"
     if not machine.cpu_flags & {"avx2", "avx512f"}:
         return "CPU 没有 AVX2 指令集"
+    if machine.missing_libraries:
+        return f"缺少系统库 {'、'.join(machine.missing_libraries)}，vLLM 的 CPU 版加载不了"
     return ""
+
+
+def _lacks_only_libraries(machine: Machine) -> bool:
+    return bool(machine.missing_libraries) and not native_cpu_problem(
+        replace(machine, missing_libraries=())
+    )
+
+
+def native_cpu_remedy(machine: Machine) -> str:
+    """What to do about `native_cpu_problem`."""
+    return LIBRARY_REMEDY if _lacks_only_libraries(machine) else DOCKER_REMEDY
 
 
 def native_gpu_problem(machine: Machine) -> str:
@@ -161,7 +183,8 @@ def native_gpu_problem(machine: Machine) -> str:
 def _require_native(machine: Machine, engine: str) -> None:
     problem = native_gpu_problem(machine) if engine == "gpu" else native_cpu_problem(machine)
     if problem:
-        raise LabError(problem, remedy="安装并启动 Docker，然后用 --docker")
+        remedy = DOCKER_REMEDY if engine == "gpu" else native_cpu_remedy(machine)
+        raise LabError(problem, remedy=remedy)
 
 
 def require_memory(machine: Machine, choice: Choice) -> None:

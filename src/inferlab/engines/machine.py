@@ -1,5 +1,6 @@
 """What this machine offers an engine: system, CPU instructions, memory, disk, GPUs, Docker."""
 
+import ctypes
 import json
 import platform
 import shutil
@@ -11,6 +12,9 @@ from pathlib import Path
 import psutil
 
 from inferlab.repository import root
+
+# Without it vLLM's extension fails to load, and the engine dies minutes later of something else.
+_CPU_BUILD_LOADS = ("libnuma.so.1",)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Machine:
         system, architecture: as `platform` names them, `Linux` / `Darwin`, `x86_64` / `aarch64`.
         cpu_flags: instruction sets that matter here (`avx2`, `avx512f`, `avx512_bf16`, `amx_tile`).
         driver: NVIDIA driver version; empty without a GPU.
+        missing_libraries: system libraries that vLLM's CPU build loads and that are not installed.
     """
 
     system: str
@@ -68,6 +73,7 @@ class Machine:
     python_version: tuple[int, int]
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
+    missing_libraries: tuple[str, ...] = ()
     docker: Docker = Docker()
 
     @classmethod
@@ -86,8 +92,17 @@ class Machine:
             python_version=sys.version_info[:2],
             gpus=gpus,
             driver=driver,
+            missing_libraries=tuple(name for name in _CPU_BUILD_LOADS if not _can_load(name)),
             docker=probe_docker(),
         )
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def probe_docker() -> Docker:

@@ -168,9 +168,10 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         f"换更小的模型（--model），或{_IN_YAML}调低 max-num-seqs / gpu-memory-utilization",
     ),
     (
-        r"(?:No available shared memory broadcast block|Error while creating shared memory)",
+        r"(?:No available shared memory broadcast block|Error while creating shared memory"
+        r"|Insufficient space in /dev/shm)",
         "共享内存（/dev/shm）太小，进程间通信失败",
-        "容器里设置 ipc: host 或加大 shm_size",
+        "容器里加大 /dev/shm：docker run --shm-size=2g 或 --ipc=host，Compose 用 shm_size",
     ),
     (
         r"(?:No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver)",
