@@ -216,3 +216,13 @@ def test_levels_and_endpoints_are_read_from_text():
     assert (endpoint.model, endpoint.api, endpoint.api_key) == ("m", "chat", "k")
     with pytest.raises(UsageError, match="不能同时给"):
         levels_of("1", "2", trace=False)
+
+
+def test_a_capacity_from_runs_that_are_too_short_is_not_called_confirmed(clone: Path):
+    with null_server(ttft_ms=5, itl_ms=1, slots=1) as server:
+        words = ("--find-capacity", "--rate", "40", "--requests", "20", "--output-len", "4")
+        slo = ("--slo", "ttft=500ms", "--slo-share", "0.8", "--repeats", "1")
+        done = lab(clone, "bench", "--url", server.url, *words, *slo)
+    assert done.returncode == 0, done.stderr
+    assert "最高到达率" in done.stdout
+    assert "复测 0/1 次确认" in done.stdout and "没有全部确认" in done.stdout

@@ -113,7 +113,7 @@ def ab(
 
 
 def _measure(ready: "Bench", run: Any, as_record: Any, out: Path | None) -> None:
-    from inferlab.cli.bench_view import LiveWatch, show_record, wide_console
+    from inferlab.cli.bench_view import LiveWatch, capacity_lines, show_record, wide_console
     from inferlab.records.one_run import Ground
 
     console = wide_console()
@@ -126,9 +126,8 @@ def _measure(ready: "Bench", run: Any, as_record: Any, out: Path | None) -> None
     record = as_record(ready, ground, outcome)
     show_record(console, record)
     if outcome.capacity:
-        target = f"SLO（{ready.share:.0%} 的请求达到）"
-        console.print(f"满足 {target} 的最高到达率：{outcome.capacity.rate_per_s:.3g} req/s，"
-                      f"试了 {len(outcome.capacity.tried)} 个")  # fmt: skip
+        for line in capacity_lines(outcome, ready.share):
+            console.print(line, markup=False, soft_wrap=True)
     _finish(console, record, out)
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from inferlab.load.samples import RequestSample
+from inferlab.records.benchmark import Outcome, holds_slo
 from inferlab.records.figures import conditions
 from inferlab.records.one_run import Watch
 from inferlab.records.runs import Run
@@ -129,6 +130,23 @@ def show_comparisons(console: Console, found: Sequence[Comparison]) -> None:
         span = f"{each.low:.3f} – {each.high:.3f}"
         table.add_row(each.name, f"{each.ratio:.3f}", span, VERDICTS[each.verdict])
     console.print(table)
+
+
+def capacity_lines(outcome: Outcome, share: float) -> list[str]:
+    """The rate found, and whether its repeats bear it out."""
+    found = outcome.capacity
+    if found is None:
+        return []
+    again = [run for run in outcome.runs if run.labels.get("phase") == "capacity"]
+    held = [run for run in again if holds_slo(run, share) and run.steady.verdict == "steady"]
+    rate = _round(found.rate_per_s, 3)
+    lines = [f"满足 SLO（{share:.0%} 的请求达到）的最高到达率：{rate} req/s，"
+             f"试了 {len(found.tried)} 个；复测 {len(held)}/{len(again)} 次确认"]  # fmt: skip
+    doubtful = [run for run in again if run not in held]
+    if doubtful:
+        why = doubtful[0].steady.reason or "达到 SLO 的请求不够多"
+        lines.append(f"没有全部确认：{why}。加长 --duration 再搜索，这个数才可信")
+    return lines
 
 
 def title_of(labels: dict[str, object]) -> str:
