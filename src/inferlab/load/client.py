@@ -12,8 +12,9 @@ import ssl
 import time
 from dataclasses import dataclass
 
+from inferlab.load.connection import Connection
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.http_stream import READ_BYTES, BadResponseError, Connection
+from inferlab.load.http_stream import BadResponseError
 from inferlab.load.samples import RequestSample, RequestSpec, Status
 from inferlab.load.sockets import SocketPool
 from inferlab.load.sse import StreamReader, error_text
@@ -54,12 +55,12 @@ class StreamExchange:
         self.content_type = headers.get("content-type", "")
         self.streaming = status == 200 and "text/event-stream" in self.content_type
 
-    def on_body(self, data: bytes, now: float) -> None:
+    def on_body(self, pieces: list[bytes], times: list[float]) -> None:
         """Reads events, or keeps the start of another body for the error text."""
         if self.streaming:
-            self.reader.feed(data, now)
+            self.reader.feed_many(pieces, times)
         elif len(self.body) < 65536:
-            self.body += data
+            self.body += b"".join(pieces)
 
     def on_end(self, error: Exception | None, now: float) -> None:
         """Wakes the sender."""
@@ -99,7 +100,6 @@ class Client:
         self.origin = time.perf_counter() if origin is None else origin
         self.connections_opened = 0
         self._idle: list[Connection] = []
-        self._buffer = bytearray(READ_BYTES)
         host, port, tls = endpoint.address
         self._host, self._port = host, port
         self._tls = ssl.create_default_context() if tls else None
@@ -199,7 +199,7 @@ class Client:
             connection = self._idle.pop()
             if connection.reusable:
                 return connection, False
-        connection = Connection(self._buffer)
+        connection = Connection()
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout_s):
                 await self._connect(connection)
@@ -215,7 +215,7 @@ class Client:
             await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
             return
         if self._pool is None:
-            self._pool = SocketPool(loop, self._buffer)
+            self._pool = SocketPool(loop)
         await self._pool.connect(self._host, self._port, connection)
 
     def _sample(
@@ -232,7 +232,7 @@ class Client:
             sent_s=times[1],
             finished_s=(exchange.finished or time.perf_counter()) - origin,
             status=outcome[0],
-            chunk_s=tuple(stamp - origin for stamp in reader.times),
+            chunk_s=tuple([stamp - origin for stamp in reader.times]),
             chunk_tokens=reader.chunk_tokens(total),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=total,

@@ -3,7 +3,7 @@
 asyncio spends about 5 µs on each readable socket before the first byte is looked at, as much as
 receiving and reading a token cost together. Here all sockets sit in an epoll of their own and
 the loop watches only that; `selfcheck cost` shows what is gained. TLS and systems without epoll
-use asyncio's transports; `http_stream.Connection` serves both.
+use asyncio's transports; `connection.Connection` serves both.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Protocol
 BUNDLE_ABOVE = 64
 BUNDLE_S_PER_SOCKET = 1e-6
 LONGEST_BUNDLE_S = 0.0005
+READ_BYTES = 16 * 1024
 
 
 def bundle_s(sockets: int) -> float:
@@ -24,29 +25,28 @@ def bundle_s(sockets: int) -> float:
 
 
 class Receiver(Protocol):
-    """What a connection needs to do (the part of `asyncio.BufferedProtocol` that is used)."""
+    """What a connection needs to do (the part of `asyncio.Protocol` that is used)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is up."""
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were read into the shared buffer."""
+    def data_received(self, data: bytes) -> None:
+        """Bytes have arrived."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
 
 
 class SocketPool:
-    """The sockets of one client and the buffer they all read into.
+    """The sockets of one client.
 
     With many sockets wake-ups are bundled, as network cards do with interrupts: what arrives within
     `bundle_s` (0.1 ms for 100 sockets, never above 0.5 ms) is read in one go and stamped at most so
     much late. On an idle machine waking up costs more than reading a token.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: bytearray) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._buffer = buffer
         self._epoll = select.epoll()
         self._open: dict[int, SocketTransport] = {}
         self._addresses: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
@@ -104,10 +104,20 @@ class SocketPool:
     def _drain(self) -> None:
         if pause_s := bundle_s(len(self._open)):
             time.sleep(pause_s)
-        open_, buffer = self._open, self._buffer
+        open_ = self._open
         for descriptor, _ in self._epoll.poll(0, len(open_) + 1):
             if transport := open_.get(descriptor):
-                transport.read(buffer)
+                try:
+                    data = transport.receive(READ_BYTES)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    transport.lost(error)
+                    continue
+                if data:
+                    transport.received(data)
+                else:
+                    transport.lost(None)
 
 
 class SocketTransport(asyncio.Transport):
@@ -119,22 +129,9 @@ class SocketTransport(asyncio.Transport):
     ) -> None:  # fmt: skip
         super().__init__()
         self._pool, self._loop, self._socket, self._receiver = pool, loop, opened, receiver
+        self.receive, self.received = opened.recv, receiver.data_received
         self._closing = False
         self._unsent: asyncio.Task[None] | None = None
-
-    def read(self, buffer: bytearray) -> None:
-        """Takes what has arrived; called when the socket is readable."""
-        try:
-            count = self._socket.recv_into(buffer)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lost(error)
-            return
-        if count:
-            self._receiver.buffer_updated(count)
-        else:
-            self._lost(None)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends; what the socket does not take at once follows from a task."""
@@ -143,7 +140,7 @@ class SocketTransport(asyncio.Transport):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._loop.call_soon(self._lost, error)
+            self._loop.call_soon(self.lost, error)
             return
         if sent < len(data):
             self._unsent = self._loop.create_task(self._send_rest(data[sent:]))
@@ -166,7 +163,8 @@ class SocketTransport(asyncio.Transport):
         with contextlib.suppress(OSError):
             await self._loop.sock_sendall(self._socket, data)
 
-    def _lost(self, error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
+        """Closes and tells the receiver."""
         if not self._closing:
             self.abort()
             self._receiver.connection_lost(error)

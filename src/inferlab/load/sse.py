@@ -10,11 +10,13 @@ key, whatever the model wrote.
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 USAGE_KEY = b'"completion_tokens":'
 _DONE = (b"data: [DONE]", b"data:[DONE]")
 _COUNT = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
+_PLAIN_COUNT = re.compile(USAGE_KEY + rb"(\d+)")
 _NO_CHOICE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _TEXT = re.compile(
     rb'"(?:text|content|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")', re.ASCII
@@ -65,6 +67,36 @@ class StreamReader:
         for line in data.split(b"\n"):
             if line.startswith(b"data:"):
                 self._event(line, now)
+
+    def feed_many(self, pieces: list[bytes], times: list[float]) -> None:
+        """Takes body pieces with their times; cheap when each is one event, as usual."""
+        if len(pieces) < 2 or not self._whole_events(pieces, times):
+            for data, now in zip(pieces, times, strict=True):
+                self.feed(data, now)
+
+    def _whole_events(self, pieces: list[bytes], times: list[float]) -> bool:
+        """Reads pieces that are one event with a running count each; False when they are not.
+
+        Every piece ends an event and there are as many `data:` and counts as pieces: whatever is
+        different (an error, the usage block, a text with `data:` in it) leaves this path.
+        """
+        number = len(pieces)
+        if not self.has_counts or self._tail or self._lines is not None:
+            return False
+        if [1 for piece in pieces if piece[-2:] != b"\n\n"]:
+            return False
+        joined = b"".join(pieces)
+        counts = list(map(int, _PLAIN_COUNT.findall(joined)))
+        if joined.count(b"data:") != number or len(counts) != number:
+            return False
+        steps = [b - a for a, b in pairwise((self.total, *counts))]
+        if min(steps) <= 0:
+            return False
+        self.tokens += steps
+        self.times += times
+        self.total = counts[-1]
+        self._last = pieces[-2:]
+        return True
 
     def _event(self, line: bytes, now: float) -> None:
         if line.startswith(_DONE):
