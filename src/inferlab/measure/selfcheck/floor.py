@@ -2,8 +2,8 @@
 
     python -m inferlab.measure.selfcheck.floor PORT STREAMS TOKENS
 
-Prints its CPU seconds. CPU time per token differs by half between an idle and a busy machine, so the
-client's cost is read beside this.
+Prints its CPU seconds. CPU time per token differs by half between an idle and a busy machine: the
+cost of the client is read beside this.
 """
 
 import select
