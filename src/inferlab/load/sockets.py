@@ -11,12 +11,13 @@ import contextlib
 import select
 import socket
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 BUNDLE_ABOVE = 64
 BUNDLE_S_PER_SOCKET = 1e-6
 LONGEST_BUNDLE_S = 0.0005
 READ_BYTES = 16 * 1024
+Address = tuple[socket.AddressFamily, Any]
 
 
 def bundle_s(sockets: int) -> float:
@@ -49,7 +50,8 @@ class SocketPool:
         self._loop = loop
         self._epoll = select.epoll()
         self._open: dict[int, SocketTransport] = {}
-        self._addresses: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
+        self._addresses: list[Address] = []
+        self._resolving = asyncio.Lock()
         loop.add_reader(self._epoll.fileno(), self._drain)
 
     async def connect(self, host: str, port: int, receiver: Receiver) -> None:
@@ -58,11 +60,8 @@ class SocketPool:
         Raises:
             OSError: no address of the host accepts it.
         """
-        if not self._addresses:
-            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            self._addresses = [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
         problem: OSError = OSError("no address")
-        for family, address in self._addresses:
+        for family, address in await self._resolved(host, port):
             try:
                 self._add(await self._socket(family, address), receiver)
                 return
@@ -82,9 +81,14 @@ class SocketPool:
         if self._open.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
-    async def _socket(
-        self, family: socket.AddressFamily, address: tuple[str, int]
-    ) -> socket.socket:
+    async def _resolved(self, host: str, port: int) -> list[Address]:
+        async with self._resolving:
+            if not self._addresses:
+                found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._addresses = [(entry[0], entry[4]) for entry in found]
+        return self._addresses
+
+    async def _socket(self, family: socket.AddressFamily, address: Any) -> socket.socket:
         opened = socket.socket(family, socket.SOCK_STREAM)
         try:
             opened.setblocking(False)

@@ -34,6 +34,7 @@ class StreamReader:
     __slots__ = (
         "_last",
         "_lines",
+        "_parsed_last",
         "_tail",
         "done",
         "error",
@@ -51,6 +52,7 @@ class StreamReader:
         self.has_counts = False
         self.error = ""
         self._last: list[bytes] = [b"", b""]
+        self._parsed_last: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._lines: list[bytes] | None = [] if keep_lines else None
         self._tail = b""
 
@@ -132,16 +134,22 @@ class StreamReader:
         Final means after the last choice, or on the event that carries the finish reason: the
         running usage of a stream that broke off is not final.
         """
-        event = _parsed(self._last[1])
+        event = self._endings()[1]
         usage = event.get("usage")
         if not isinstance(usage, dict) or "completion_tokens" not in usage:
             return None
         return usage if not event.get("choices") or self.finish_reason() else None
 
+    def _endings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last two events, parsed once; only asked for when the stream has ended."""
+        if self._parsed_last is None:
+            self._parsed_last = (_parsed(self._last[0]), _parsed(self._last[1]))
+        return self._parsed_last
+
     def finish_reason(self) -> str:
         """Why the model stopped (`length`, `stop`, …); empty when the stream did not say."""
-        for line in reversed(self._last):
-            for choice in _parsed(line).get("choices") or []:
+        for event in reversed(self._endings()):
+            for choice in event.get("choices") or []:
                 if choice.get("finish_reason"):
                     return str(choice["finish_reason"])
         return ""
