@@ -30,6 +30,13 @@ def test_poisson_gaps_are_exponential_and_independent() -> None:
     assert abs(lag1_autocorrelation(seen)) < 3 / N**0.5
 
 
+def test_poisson_runs_of_any_seed_scatter_as_they_should() -> None:
+    """Lag-1 autocorrelation of 200 runs has the standard error of independent gaps."""
+    lags = [lag1_autocorrelation(gaps(first(poisson(8, Random(s)), 500))) for s in range(200)]
+    assert np.std(lags) * 499**0.5 == pytest.approx(1, abs=0.15)
+    assert abs(np.mean(lags)) < 3 / (200 * 499) ** 0.5 + 1 / 499
+
+
 @pytest.mark.parametrize("cv", [0.3, 1.0, 3.0])
 def test_gamma_gaps_have_the_variation_asked_for(cv: float) -> None:
     seen = gaps(first(gamma(8, cv, Random(2)), N))

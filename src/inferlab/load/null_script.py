@@ -6,6 +6,11 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -127,8 +132,30 @@ def _prompt_tokens(content: dict[str, Any]) -> int:
     return max(1, len(str(prompt or " ".join(texts)).split()))
 
 
-@lru_cache(maxsize=65536)
-def chunk(chat: bool, tokens: int, prompt_tokens: int, sent: int, last: bool) -> bytes:
+@lru_cache(maxsize=512)
+def answer(ask: Ask, chunk_tokens: int, counts: bool, usage: bool) -> tuple[bytes, ...]:
+    """The bytes to send for a whole answer, one piece a chunk, made once for each shape of request.
+
+    Args:
+        ask: the request, its `user` left out.
+        chunk_tokens: tokens per chunk.
+        counts: give the running count with every chunk.
+        usage: end with the usage block.
+    """
+    pieces: list[bytes] = []
+    sent = 0
+    while sent < ask.max_tokens:
+        tokens = min(chunk_tokens, ask.max_tokens - sent)
+        sent += tokens
+        last = sent == ask.max_tokens
+        shown = sent if counts else 0
+        pieces.append(_chunk(ask.chat, tokens, ask.prompt_tokens, shown, last))
+    pieces[0] = STREAM_HEAD + pieces[0]
+    pieces[-1] += ending(ask.chat, ask.prompt_tokens, sent, usage)
+    return tuple(pieces)
+
+
+def _chunk(chat: bool, tokens: int, prompt_tokens: int, sent: int, last: bool) -> bytes:
     """One event with `tokens` tokens, as an HTTP chunk; with the running count when `sent` > 0."""
     text = " x" * tokens
     part: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
@@ -139,7 +166,6 @@ def chunk(chat: bool, tokens: int, prompt_tokens: int, sent: int, last: bool) ->
     return http_chunk(b"data: " + _json(event) + b"\n\n")
 
 
-@lru_cache(maxsize=4096)
 def ending(chat: bool, prompt_tokens: int, sent: int, usage: bool) -> bytes:
     """The last events of a whole answer and the end of the HTTP body."""
     event = _envelope(chat) | {"choices": [], "usage": _usage(prompt_tokens, sent)}

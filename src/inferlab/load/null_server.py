@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
@@ -26,11 +26,6 @@ from inferlab.load.event_loop import precise_loop, raise_file_limit
 from inferlab.load.null_script import Ask, Fate, Script
 from inferlab.load.sockets import bundle_s
 
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
-)
-
 
 @dataclass(slots=True, eq=False)
 class Stream:
@@ -40,9 +35,9 @@ class Stream:
     ask: Ask
     fate: Fate
     arrived: float
+    pieces: tuple[bytes, ...]
     started: float = 0.0
     chunk_times: list[float] = field(default_factory=list)
-    sent: int = 0
     ended: float = 0.0
     end: str = ""
 
@@ -53,7 +48,6 @@ class Stream:
             "arrived": self.arrived,
             "started": self.started,
             "chunks": self.chunk_times,
-            "tokens": self.sent,
             "ended": self.ended,
             "end": self.end,
         }
@@ -69,6 +63,7 @@ class NullServer:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.random = Random(script.seed)
+        self._gap_s = script.chunk_tokens * script.itl_ms / 1e3
         self.log: list[Stream] = []
         self._queue: deque[Stream] = deque()
         self._active = 0
@@ -78,8 +73,9 @@ class NullServer:
 
     def accept(self, connection: "NullConnection", ask: Ask) -> Stream:
         """Takes a request in: into a slot, or into the line."""
+        arrived = time.perf_counter()
         fate = script_of.draw_fate(self.script, ask, self.random)
-        stream = Stream(connection, ask, fate, time.perf_counter())
+        stream = Stream(connection, ask, fate, arrived, self._pieces(ask, fate))
         self.log.append(stream)
         if fate.end == "fail_500":
             connection.write(script_of.error_response("500 Internal Server Error", "scripted"))
@@ -98,6 +94,12 @@ class NullServer:
         if waiting:
             self._queue.remove(stream)
         self._finish(stream, "abandoned", held_slot=not waiting)
+
+    def _pieces(self, ask: Ask, fate: Fate) -> tuple[bytes, ...]:
+        usage = fate.end != "no_usage"
+        counts = ask.continuous and self.script.continuous_usage and usage
+        shape = replace(ask, user="")
+        return script_of.answer(shape, self.script.chunk_tokens, counts, usage)
 
     def _start(self, stream: Stream) -> None:
         self._active += 1
@@ -130,29 +132,18 @@ class NullServer:
             self._arm()
 
     def _chunk(self, stream: Stream, at: float) -> None:
-        number, fate, ask, script = len(stream.chunk_times), stream.fate, stream.ask, self.script
-        if number == fate.break_at:
+        number = len(stream.chunk_times)
+        if number == stream.fate.break_at:
             self._break(stream)
             return
-        tokens = min(script.chunk_tokens, ask.max_tokens - stream.sent)
-        stream.sent += tokens
-        last = stream.sent >= ask.max_tokens
-        counts = ask.continuous and script.continuous_usage and fate.end != "no_usage"
-        shown = stream.sent if counts else 0
-        data = script_of.chunk(ask.chat, tokens, ask.prompt_tokens, shown, last)
-        if number == 0:
-            data = _STREAM_HEAD + data
-        if last:
-            usage = fate.end != "no_usage"
-            data += script_of.ending(ask.chat, ask.prompt_tokens, stream.sent, usage)
         stream.chunk_times.append(time.perf_counter())
-        stream.connection.write(data)
-        if last:
-            self._finish(stream, fate.end)
-            return
-        gap = script.chunk_tokens * script.itl_ms / 1e3
-        stall = script.stall_ms / 1e3 if number + 1 == fate.stall_at else 0.0
-        self._push(at + gap + stall, stream)
+        stream.connection.write(stream.pieces[number])
+        if number + 1 == len(stream.pieces):
+            self._finish(stream, stream.fate.end)
+        elif number + 1 == stream.fate.stall_at:
+            self._push(at + self._gap_s + self.script.stall_ms / 1e3, stream)
+        else:
+            self._push(at + self._gap_s, stream)
 
     def _break(self, stream: Stream) -> None:
         end, connection = stream.fate.end, stream.connection

@@ -120,10 +120,10 @@ def _same_percentiles(run: RunResult, truth: dict[str, Truth]) -> bool:
     return summary.e2e_ms == summarise(run.samples).e2e_ms
 
 
-def arrivals(requests: int = 1500) -> list[Row]:
+def arrivals(requests: int = 3000) -> list[Row]:
     """Gaps as the server saw them, and as drawn: CV and lag-1 autocorrelation."""
     with null_server(ttft_ms=1, itl_ms=1) as server:
-        plan = WorkerPlan(server.url, requests, rate_per_s=100, output_tokens=1, seed=2)
+        plan = WorkerPlan(server.url, requests, rate_per_s=150, output_tokens=1)
         run_in_process(plan)
         arrived = sorted(entry.arrived for entry in truth_of(server).values())
     random = Random(3)

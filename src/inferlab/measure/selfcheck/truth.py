@@ -37,7 +37,6 @@ class Truth:
     arrived: float
     chunks: tuple[float, ...]
     ended: float
-    tokens: int
     end: str
 
     @property
@@ -58,7 +57,7 @@ def truth_of(server: NullProcess) -> dict[str, Truth]:
 
 def _truth(entry: dict[str, Any]) -> Truth:
     chunks = tuple(entry["chunks"])
-    return Truth(entry["arrived"], chunks, entry["ended"], entry["tokens"], entry["end"])
+    return Truth(entry["arrived"], chunks, entry["ended"], entry["end"])
 
 
 def itl_errors_ms(run: RunResult, truth: dict[str, Truth]) -> np.ndarray:
