@@ -25,7 +25,7 @@ KERNELS = {
     "void vllm::rms_norm_kernel<c10::BFloat16, 8, 2>": "elementwise",
     "void vllm::rotary_embedding_kernel<c10::BFloat16, true>": "elementwise",
     "void vllm::act_and_mul_kernel<c10::BFloat16>": "elementwise",
-    "void at::native::reduce_kernel<512, 1, ReduceOp<float, at::native::ArgMaxOps<float>>": "sampling",
+    "void at::native::reduce_kernel<512, 1, at::native::ArgMaxOps<float>>": "sampling",
     "Memcpy DtoH (Device -> Pinned)": "copy",
     "_compute_slot_mapping_kernel": "prepare",
     "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)": "communication",
