@@ -151,7 +151,7 @@ def _running_text(running: "Running") -> str:
 def _addresses(found: "Session", jupyter_url: str) -> str:
     body = f'{{"model": "lab", "prompt": "{PROMPT}", "max_tokens": 64, "temperature": 0}}'
     return (
-        f"  JupyterLab：{jupyter_url}\n"
+        f"  JupyterLab：{jupyter_url or '没有'}\n"
         f"  API：       {found.api_url}/v1\n"
         f"  试一试：\n"
         f"curl -s {found.api_url}/v1/completions -H 'Content-Type: application/json' -d '{body}'"
@@ -162,6 +162,8 @@ def _jupyter_url(found: "Session") -> str:
     from inferlab.engines import jupyter, session
     from inferlab.settings import Settings
 
+    if found.launcher == "native" and "jupyter" not in found.processes:
+        return ""
     configured = Settings.load().jupyter_token
     if found.launcher == "compose":
         return jupyter.url(found.jupyter_port, configured or jupyter.CONTAINER_TOKEN)

@@ -27,8 +27,17 @@ _DISK_BYTES = {"vllm-cpu": NATIVE_CPU_DISK_BYTES, "vllm-cuda": NATIVE_GPU_DISK_B
 Say = Callable[[str], None]
 
 
+def bundle() -> Path | None:
+    """The installed offline bundle that `LAB_BUNDLE` names: engine and lab run from it, with this
+    interpreter; None without one."""
+    named = os.environ.get("LAB_BUNDLE")
+    return Path(named) if named else None
+
+
 def python_of(name: str) -> Path:
     """The interpreter of an engine environment, whether it exists yet or not."""
+    if bundle():
+        return Path(sys.executable)
     return root() / ".engines" / name / "bin" / "python"
 
 
@@ -47,12 +56,12 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
             goes to the terminal.
 
     Returns:
-        The environment's interpreter.
+        The environment's interpreter; this one where an offline bundle is in use.
 
     Raises:
         LabError: too little disk, or the installation failed.
     """
-    if is_ready(name):
+    if bundle() or is_ready(name):
         return python_of(name)
     require_disk(name)
     say(f"正在安装引擎环境 .engines/{name}（只在第一次或锁文件变化时需要，约 1–2 分钟）…")
@@ -110,7 +119,7 @@ def torch_pin(name: str) -> str:
 
 
 def _install(name: str, settings: Settings, say: Say) -> None:
-    index = _index_options(settings)
+    index = index_options(settings)
     _install_torch(name, settings, index, say)
     install = [*_uv_install(name), "--compile-bytecode", "--no-deps"]
     if not _succeeds([*install, *index, "--requirement", str(lock_file(name))]):
@@ -145,7 +154,7 @@ def _uv_install(name: str) -> list[str]:
     return [str(uv), "pip", "install", "--python", str(python_of(name))]
 
 
-def _index_options(settings: Settings) -> list[str]:
+def index_options(settings: Settings) -> list[str]:
     """pip's configured indexes and links, in uv's words: uv does not read pip's configuration."""
     if settings.pip_index_url:
         return ["--index-url", settings.pip_index_url]

@@ -204,6 +204,9 @@ def _starting(started: Session) -> Starting:
 
 
 def _with_jupyter(started: Session, settings: Settings, say: Say) -> tuple[Session, str]:
+    if environments.bundle():
+        say("离线包里没有 JupyterLab；notebook 在有网络的机器上看")
+        return started, ""
     say("正在启动 JupyterLab …")
     if started.launcher == "compose":
         token = settings.jupyter_token or jupyter.CONTAINER_TOKEN

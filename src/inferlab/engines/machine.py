@@ -121,7 +121,7 @@ def probe_docker() -> Docker:
         problem=information.problem if not facts.get("ServerVersion") else "",
         compose=compose,
         compose_version=compose_version,
-        nvidia_runtime="nvidia" in facts.get("Runtimes", {}),
+        nvidia_runtime="nvidia" in (facts.get("Runtimes") or {}),
     )
 
 

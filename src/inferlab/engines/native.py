@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from inferlab.engines.choose import Choice
-from inferlab.engines.environments import python_of
+from inferlab.engines.environments import bundle, python_of
 from inferlab.engines.processes import start_in_own_session
 from inferlab.errors import UsageError
 from inferlab.repository import lab_dir, root
@@ -46,6 +46,9 @@ def environment(choice: Choice, settings: Settings) -> dict[str, str]:
     # The engine's packages are its own; the lab's must not leak in.
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         values.pop(name, None)
+    if packed := bundle():
+        # FlashInfer would compile its sampler at the start; vLLM's own needs no compiler.
+        values |= {"PYTHONPATH": str(packed), "VLLM_USE_FLASHINFER_SAMPLER": "0"}
     values |= _model_source(choice.model, settings)
     folder = python_of(choice.environment).parent
     values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"
