@@ -10,7 +10,7 @@ import re
 MATMUL, ATTENTION, ELEMENTWISE = "matmul", "attention", "elementwise"
 SAMPLING, COPY, PREPARE, COMMUNICATION = "sampling", "copy", "prepare", "communication"
 OTHER, GAPS = "other", "gaps"
-PARTS = (
+PARTS: tuple[str, ...] = (
     MATMUL, ATTENTION, ELEMENTWISE, SAMPLING, COPY, PREPARE, COMMUNICATION, OTHER, GAPS,
 )  # fmt: skip
 

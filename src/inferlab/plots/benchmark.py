@@ -8,13 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from inferlab.arithmetic.roofline import decode
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
 from inferlab.errors import LabError
-from inferlab.plots.style import COLOURS, GREEN, GREY, RED, new_figure, source_note
+from inferlab.plots.style import (
+    COLOURS,
+    GREEN,
+    GREY,
+    RED,
+    new_figure,
+    plain_log_ticks,
+    source_note,
+)
 from inferlab.records.rooflines import describe
 from inferlab.records.runs import Run
 from inferlab.records.schema import Figure as Measured
@@ -60,7 +67,7 @@ def latency_cdfs(record: Record) -> Figure | None:
             _cdf(axes, (ttft, itl, e2e)[place], label, line)
         axes.axhline(0.99, color=GREY, linewidth=0.8, linestyle=":")
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="ms")
-        _plain_log_ticks(axes.xaxis)
+        plain_log_ticks(axes.xaxis)
         axes.set_title(name, loc="left", fontsize=10)
     panels[0].set_ylabel("请求占比（虚线：99 %）")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center",
@@ -214,16 +221,9 @@ def _scale(axes: Axes, axis: Axis, limits: tuple[float, float], scale: Any, limi
     seen = np.concatenate([*lines, [limits[1]]])
     if seen.min() > 0 and seen.max() / seen.min() > 10:
         scale("log")
-        _plain_log_ticks(axis)
+        plain_log_ticks(axis)
     else:
         limit(0, max(limits[1], 1.15 * max((line.max() for line in lines if line.size), default=0)))
-
-
-def _plain_log_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10, … as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def ab_ratios(record: Record) -> Figure | None:

@@ -1,0 +1,46 @@
+"""A tuning, one knob at a time: each step's ratio with its interval, and whether it was kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from inferlab.plots.style import GREEN, GREY, RED, new_figure, source_note
+from inferlab.records.schema import Comparison
+
+COLOUR_OF = {"B faster": GREEN, "A faster": RED, "no difference": GREY}
+DECISION = {"B faster": "保留", "A faster": "退回", "no difference": "退回：看不出差别"}
+
+
+@dataclass(frozen=True)
+class TuningStep:
+    """One knob, against what was kept so far: `knob` for the reader, and the paired comparison."""
+
+    knob: str
+    comparison: Comparison
+
+
+def tuning_steps(
+    steps: Sequence[TuningStep], *, metric: str = "goodput", title: str = "", note: str = ""
+) -> Figure:
+    """A row a step: new ÷ old with its interval, green where it was kept."""
+    figure, axes = new_figure(width=8.6, height=1.7 + 0.5 * len(steps))
+    highest = max([1.05, *(step.comparison.high for step in steps)])
+    lowest = min([0.95, *(step.comparison.low for step in steps)])
+    room = 0.06 * (highest - lowest)
+    for place, step in enumerate(steps):
+        found = step.comparison
+        bars = [[max(0.0, found.ratio - found.low)], [max(0.0, found.high - found.ratio)]]
+        colour = COLOUR_OF[found.verdict]
+        axes.errorbar(found.ratio, place, xerr=bars, fmt="o", color=colour, capsize=4)
+        axes.text(highest + room, place, f"{found.ratio:.2f}×  {DECISION[found.verdict]}",
+                  va="center", fontsize=8.5, color=colour)  # fmt: skip
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(steps)), [step.knob for step in steps])
+    axes.set_ylim(len(steps) - 0.5, -0.5)
+    axes.set_xlim(lowest - room, highest + 8 * room)
+    axes.set_xlabel(f"{metric}：改后 ÷ 改前（点与区间；区间含 1 就不能说有差别）")
+    axes.set_title(title or "一次只动一个旋钮", loc="left")
+    if note:
+        source_note(figure, note)
+    return figure
