@@ -39,7 +39,7 @@ def _check(into: Path, package: str) -> dict[str, Any]:
     script = Path(__file__).with_name("engine_check.py")
     environment = {**os.environ, "PYTHONPATH": str(into)}
     done = subprocess.run(
-        [sys.executable, str(script), package],
+        [sys.executable, "-P", str(script), package],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
