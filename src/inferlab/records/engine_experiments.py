@@ -1,0 +1,181 @@
+"""One experiment on one or two running engines, and the record that it becomes."""
+
+from collections.abc import Iterable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from inferlab.engines import health
+from inferlab.engines.temporary import TemporaryEngine
+from inferlab.errors import LabError
+from inferlab.hardware.timing import Series
+from inferlab.measure import decode_grid, kv_capacity, static_batching
+from inferlab.measure.under_test import UnderTest
+from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
+from inferlab.records.benchmark import INTERRUPTED, Stopped, as_record, run_bench, software
+from inferlab.records.goodput_ab import (
+    goodput_comparisons,
+    goodput_figures,
+    ladder_notes,
+    run_ladders,
+)
+from inferlab.records.jobs import (
+    Bounded,
+    Job,
+    bench_of,
+    ceilings_of,
+    ground_of,
+    shape_of,
+    startup_of,
+    told,
+    warm_up,
+)
+from inferlab.records.one_run import Ground
+from inferlab.records.provenance import device_of
+from inferlab.records.schema import Comparison, Figure, Record
+from inferlab.records.telemetry import marked_telemetry
+from inferlab.repository import root
+
+
+def measure(job: Job) -> Record:
+    """Measure and describe; the record is partial when it could not be finished.
+
+    Raises:
+        LabError: nothing could be measured.
+    """
+    match job.experiment.measure:
+        case "bench" | "saturation":
+            return _bench(job)
+        case "ab":
+            return _pair(job)
+        case "goodput_ab":
+            return _ladders(job)
+        case _:
+            return _series(job)
+
+
+def _bench(job: Job) -> Record:
+    ground = ground_of(job, job.experiment.engines[0])
+    bench = bench_of(job, ground)
+    warm_up(bench)
+    outcome = run_bench(bench, ground, Bounded(job.deadline_s, job.turns.say))
+    return told(job, as_record(bench, ground, outcome))
+
+
+def _pair(job: Job) -> Record:
+    pair, grounds = _two_sides(job)
+    watch = Bounded(job.deadline_s, job.turns.say)
+    outcome = run_ab(pair, grounds, watch, _sides(job))
+    return told(job, ab_record(pair, grounds, outcome), _names(job))
+
+
+def _ladders(job: Job) -> Record:
+    pair, grounds = _two_sides(job)
+    watch = Bounded(job.deadline_s, job.turns.say)
+    outcome = run_ladders(pair, grounds, watch, _sides(job))
+    record = ab_record(pair, grounds, outcome)
+    record = record.model_copy(update={
+        "figures": goodput_figures(outcome.runs) + record.figures,
+        "comparisons": goodput_comparisons(outcome.runs),
+    })  # fmt: skip
+    return told(job, record, _names(job) | ladder_notes(outcome.runs))
+
+
+def _two_sides(job: Job) -> tuple[Ab, tuple[Ground, Ground]]:
+    """Both engines looked at and warmed up, each in its turn."""
+    grounds = []
+    for name in job.experiment.engines:
+        grounds.append(ground_of(job, name))
+        warm_up(bench_of(job, grounds[-1]))
+    a, b = grounds
+    return Ab(bench_of(job, a), bench_of(job, b)), (a, b)
+
+
+def _sides(job: Job) -> Sides:
+    names = dict(zip("AB", job.experiment.engines, strict=True))
+    return Sides(lambda side: job.turns.take(names[side]), lambda: job.turns.interleaved)
+
+
+def _names(job: Job) -> dict[str, str]:
+    return dict(zip(("engine_a", "engine_b"), job.experiment.engines, strict=True))
+
+
+def _series(job: Job) -> Record:
+    name = job.experiment.engines[0]
+    ground, engine = ground_of(job, name), job.turns.take(name)
+    ceilings, source = ceilings_of(ground)
+    notes: dict[str, Any] = {"limits": source, "gpus": ground.gpus}
+    with marked_telemetry(ground.gpus) as marks:
+        under = UnderTest(
+            endpoint=ground.endpoint, options=engine.recipe.options(),
+            shape=shape_of(ground, engine), ceilings=ceilings, repeats=job.repeats, seed=job.seed,
+            mark=partial(job.mark, marks), notes=notes,
+        )  # fmt: skip
+        found, why = _gather(_measured(job, engine, under))
+    if marks.summary:
+        notes["telemetry"] = marks.summary
+    record = Record(
+        lab=job.lab, experiment=job.experiment.id, device=device_of(ground.host),
+        command=job.command, repeats=job.repeats, seed=job.seed, partial=why, host=ground.host,
+        software=software(ground.engine.name, ground.engine.version), engine=ground.engine,
+        model=ground.model, parameters=job.experiment.load | job.experiment.given | notes,
+        figures=[Figure.from_series(each) for each in found], comparisons=_compared(found),
+    )  # fmt: skip
+    return told(job, record)
+
+
+def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[Series]:
+    given, report = job.experiment.given, startup_of(engine)
+    match job.experiment.measure:
+        case "kv_capacity":
+            if under.shape is None:
+                raise LabError("不知道这个模型的形状，算不出 KV 容量", remedy="models/configs/")
+            return kv_capacity.measure(
+                report, engine.log_text(), health.metrics(engine.url), under.options, under.shape,
+                "gpu" if engine.recipe.device == "gpu" else "cpu",
+            )  # fmt: skip
+        case "decode_grid":
+            return decode_grid.measure(under, given, report.kv_cache_tokens)
+        case "static_batching":
+            return static_batching.measure(under, job.experiment.load | given)
+        case other:
+            module = import_module(f"inferlab.measure.{other}")
+            with_ = {"repeats": min(job.repeats, 3)} | given
+            return module.measure(engine.url, _trace_folder(engine), with_)
+
+
+def _trace_folder(engine: TemporaryEngine) -> Path:
+    """Where the engine writes profiles, if it does; else where its log lies."""
+    profiler = engine.recipe.options().get("profiler-config") or {}
+    folder = profiler.get("torch_profiler_dir") if isinstance(profiler, dict) else None
+    return root() / folder if folder else engine.recipe.log.parent
+
+
+def _gather(measured: Iterable[Series]) -> tuple[list[Series], str]:
+    """What was measured, and why it ended early (empty for the whole).
+
+    Raises:
+        LabError: nothing was measured.
+        KeyboardInterrupt: the same, by Ctrl-C.
+    """
+    found: list[Series] = []
+    try:
+        for each in measured:
+            found.append(each)
+    except (LabError, Stopped, OSError, KeyboardInterrupt) as error:
+        if found:
+            return found, INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
+        if isinstance(error, LabError | KeyboardInterrupt):
+            raise
+        raise LabError(f"没有测到任何数（{error}）") from error
+    return found, ""
+
+
+def _compared(found: Iterable[Series]) -> list[Comparison]:
+    """Continuous ÷ static of the output rate, where both were measured."""
+    rates = {each.labels.get("mode"): each.values for each in found
+             if each.name == "output_tokens_per_s"}  # fmt: skip
+    if {"static", "continuous"} - rates.keys() or len(rates["static"]) < 2:
+        return []
+    return [compared("output_tokens_per_s", rates["static"], rates["continuous"], 0.95)]

@@ -1,0 +1,101 @@
+"""Goodput of A against B: the same ladder of rates with the same seeds on both, in rounds."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from inferlab.errors import UsageError
+from inferlab.hardware.timing import Series
+from inferlab.records.ab import Ab, Sides, compared, in_turn
+from inferlab.records.benchmark import Outcome, collect, take
+from inferlab.records.one_run import Ground, Watch, measure_once
+from inferlab.records.runs import Run
+from inferlab.records.schema import Comparison, Figure
+
+BEST = "best_goodput_req_per_s"
+
+
+def run_ladders(
+    pair: Ab, grounds: tuple[Ground, Ground], watch: Watch | None = None, sides: Sides | None = None
+) -> Outcome:
+    """Rounds in which both sides climb the same ladder (the benches' levels).
+
+    Raises:
+        LabError: nothing could be measured at all.
+        UsageError: fewer than two rounds, no SLO, or a level without a rate.
+    """
+    if pair.a.repeats < 2 or pair.a.slo is None or not all(x.rate_per_s for x in pair.a.levels):
+        raise UsageError("goodput_ab 需要 slo、rates 和至少 2 轮", remedy="检查 load 与 --repeats")
+    watch, sides = watch or Watch(), sides or Sides()
+
+    def climb(outcome: Outcome, number: int, side: str) -> None:
+        bench, ground = (pair.a, grounds[0]) if side == "A" else (pair.b, grounds[1])
+        for level in bench.levels:
+            title = f"{side}，{level}，第 {number + 1}/{bench.repeats} 轮"
+            watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
+            take(outcome, partial(measure_once, bench, ground, level, repeat=number,
+                                  labels={"side": side}, watch=watch))  # fmt: skip
+
+    def body(outcome: Outcome) -> None:
+        for number, side in in_turn(pair.a.repeats, sides):
+            sides.take(side)
+            climb(outcome, number, side)
+
+    return collect(body)
+
+
+def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """side → round → the run of the highest goodput; rounds whose ladder is whole on both sides."""
+    whole = [run for run in runs if not run.partial and run.goodput is not None]
+    rates = {run.labels["rate_per_s"] for run in runs}
+    ladders: dict[tuple[str, int], list[Run]] = {}
+    for run in whole:
+        ladders.setdefault((run.labels["side"], run.repeat), []).append(run)
+    done = {key: found for key, found in ladders.items() if len(found) == len(rates)}
+    rounds = sorted({n for side, n in done if side == "A"} & {n for s, n in done if s == "B"})
+    return {side: {n: max(done[side, n], key=_goodput) for n in rounds} for side in "AB"}
+
+
+def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
+    """`best_goodput_req_per_s` by side, one value a round; `goodput_req_per_s` by side and rate."""
+    found = [
+        Figure.from_series(Series(BEST, "req/s", [_goodput(run) for run in by_round.values()],
+                                  {"side": side}))
+        for side, by_round in best_runs(runs).items() if by_round
+    ]  # fmt: skip
+    groups: dict[tuple[str, float], list[float]] = {}
+    for run in runs:
+        if not run.partial and run.goodput is not None:
+            key = run.labels["side"], run.labels["rate_per_s"]
+            groups.setdefault(key, []).append(_goodput(run))
+    for (side, rate), values in groups.items():
+        labels = {"side": side, "rate_per_s": rate}
+        found.append(Figure.from_series(Series("goodput_req_per_s", "req/s", values, labels)))
+    return found
+
+
+def goodput_comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """B ÷ A of the rounds' best goodput; empty with fewer than two rounds, or where one is 0."""
+    best = best_runs(runs)
+    a, b = ([_goodput(run) for run in best[side].values()] for side in "AB")
+    if len(a) < 2 or min(*a, *b) <= 0:
+        return []
+    return [compared(BEST, a, b, 0.95)]
+
+
+def ladder_notes(runs: Sequence[Run]) -> dict[str, Any]:
+    """Where the best rates lay, by side: at the ladder's top a goodput is a lower bound."""
+    top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
+    notes: dict[str, Any] = {}
+    for side, by_round in best_runs(runs).items():
+        rates = [run.labels["rate_per_s"] for run in by_round.values()]
+        notes[f"best_rates_{side.lower()}"] = rates
+        notes[f"lower_bound_{side.lower()}"] = top in rates
+        notes[f"best_while_overloaded_{side.lower()}"] = sum(
+            run.steady.verdict == "overloaded" for run in by_round.values()
+        )
+    return notes
+
+
+def _goodput(run: Run) -> float:
+    return run.goodput.requests_per_s if run.goodput else 0.0

@@ -1,0 +1,185 @@
+"""An experiment with its engines: what is asked of them before, and told of them after."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
+from typing import Any
+from zlib import crc32
+
+from inferlab.arithmetic.shapes import ModelShape
+from inferlab.arithmetic.work import Ceilings
+from inferlab.engines import health, startup_log
+from inferlab.engines.served import ServedModel
+from inferlab.engines.shape_model import RecordedModel
+from inferlab.engines.startup_log import StartupReport
+from inferlab.engines.temporary import TemporaryEngine
+from inferlab.engines.turns import Turns
+from inferlab.errors import LabError
+from inferlab.hardware.catalog import find_gpu
+from inferlab.load.endpoint import Endpoint
+from inferlab.load.workloads import Lengths
+from inferlab.records.against_ceilings import ceilings_record
+from inferlab.records.benchmark import Stopped
+from inferlab.records.experiments import Experiment
+from inferlab.records.load_plan import Load, parse_load
+from inferlab.records.one_run import Bench, Ground, Watch
+from inferlab.records.plan import Level
+from inferlab.records.provenance import device_of
+from inferlab.records.schema import Model, Record
+from inferlab.records.telemetry import Marks
+from inferlab.repository import root
+
+REQUEST_LIMIT_S = 300.0
+WARM_UP_PLACES, WARM_UP_TOKENS = 8, 16
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment with all that it needs.
+
+    Attributes:
+        turns: the engines; each is started when it is first asked for.
+        description: what makes two records the same measurement; goes into the record.
+        deadline_s: on the monotonic clock; no run begins that would end after it.
+    """
+
+    lab: str
+    experiment: Experiment
+    turns: Turns
+    model: RecordedModel
+    repeats: int
+    command: str
+    description: dict[str, Any] = field(default_factory=dict)
+    deadline_s: float = inf
+
+    @property
+    def seed(self) -> int:
+        """Of the experiment: two on one engine must not share prompts, or its cache serves one."""
+        return crc32(f"{self.lab}/{self.experiment.id}".encode())
+
+    @property
+    def load(self) -> Load:
+        """The parsed `load:`."""
+        return parse_load(self.experiment.id, self.experiment.load)
+
+    def mark(self, marks: Marks, name: str) -> AbstractContextManager[Any]:
+        """A phase of the telemetry.
+
+        Raises:
+            Stopped: the deadline has passed.
+        """
+        if time.monotonic() > self.deadline_s:
+            raise Stopped("到了时限，其余各次没有做")
+        return marks.mark(name)
+
+
+class Bounded(Watch):
+    """Ends a benchmark before a run that would go beyond a deadline."""
+
+    def __init__(self, deadline_s: float, say: Say) -> None:
+        self.deadline_s = deadline_s
+        self.say = say
+
+    def started(self, title: str, requests: int, duration_s: float) -> None:
+        """Watch: a run begins."""
+        if time.monotonic() + duration_s > self.deadline_s:
+            raise Stopped("到了时限，其余各次没有做")
+        self.say(f"  {title}")
+
+
+def start_engines(job: Job) -> None:
+    """Start every engine of the job, so that its own time counts measuring alone.
+
+    Raises:
+        LabError: one did not start.
+    """
+    for name in job.experiment.engines:
+        job.turns.take(name)
+
+
+def ground_of(job: Job, name: str) -> Ground:
+    """This machine and one engine, which gets the device.
+
+    Raises:
+        LabError: it did not start, or cannot be used.
+    """
+    engine = job.turns.take(name)
+    ground = Ground.of(Endpoint(engine.url, timeout_s=REQUEST_LIMIT_S))
+    options, config = engine.recipe.options(), engine.recipe.config
+    source = config.relative_to(root()) if config.is_relative_to(root()) else config.name
+    told = ground.engine.model_copy(update={"config": options, "config_source": str(source)})
+    dtype = str(options.get("dtype", "auto"))
+    if options.get("quantization"):
+        dtype = str(options["quantization"])
+    model = Model(name=job.model.name, weights=job.model.weights, dtype=dtype)
+    return replace(ground, engine=told, model=model)
+
+
+def bench_of(job: Job, ground: Ground) -> Bench:
+    """The job's load as a benchmark of one engine."""
+    load = job.load
+    return Bench(
+        endpoint=ground.endpoint, plan=load.plan, levels=load.levels, repeats=job.repeats,
+        seed=job.seed, slo=load.slo, share=load.share, name=job.experiment.id, lab=job.lab,
+        command=job.command, keep_requests=load.keep_requests,
+    )  # fmt: skip
+
+
+def warm_up(bench: Bench) -> None:
+    """A few short requests of the same kind, which nothing counts."""
+    work = replace(bench.plan.workload, output=Lengths(WARM_UP_TOKENS))
+    if work.kind not in ("random", "prefix"):
+        return
+    plan = replace(bench.plan, workload=work, duration_s=0.0, requests=2 * WARM_UP_PLACES)
+    plan.run(bench.endpoint, Level(concurrency=WARM_UP_PLACES), f"{bench.seed}/warm-up")
+
+
+def shape_of(ground: Ground, engine: TemporaryEngine) -> ModelShape | None:
+    """The shape of the engine's model, where it is known."""
+    try:
+        return ServedModel(ground.endpoint.model, str(engine.recipe.model), 0).shape()
+    except LabError:
+        return None
+
+
+def ceilings_of(ground: Ground) -> tuple[Ceilings | None, str]:
+    """The device's measured ceilings, else its datasheet's; and where they are from."""
+    device = device_of(ground.host)
+    if found := ceilings_record(device):
+        return found
+    if spec := find_gpu(device):
+        return Ceilings(spec.peak("bf16"), spec.memory_bytes_per_s), "datasheet"
+    return None, f"没有 {device} 的上限"
+
+
+def startup_of(engine: TemporaryEngine) -> StartupReport:
+    """The engine's figures of its start: from its log, else from `/metrics`."""
+    report = engine.startup()
+    if report.kv_cache_tokens:
+        return report
+    try:
+        return startup_log.report_from_metrics(health.metrics(engine.url))
+    except OSError:
+        return report
+
+
+def told(job: Job, record: Record, extra: dict[str, Any] | None = None) -> Record:
+    """The record with what is known of engines, turns and description."""
+    turns = job.turns
+    starts = {
+        name: {"seconds": round(engine.seconds, 1)}
+        | {key: value for key, value in asdict(engine.startup()).items() if value is not None}
+        for name, engine in turns.started.items()
+    }
+    known = {
+        "measure": job.experiment.measure,
+        "turns": turns.mode,
+        "interleaved": turns.interleaved,
+        "startup": starts,
+        "description": job.description,
+    }
+    return record.model_copy(update={"parameters": record.parameters | known | (extra or {})})
