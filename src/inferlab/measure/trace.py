@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,11 +182,12 @@ def _attribute(
     shares: Sequence[tuple[str, float]], wall_s: float, steps: int, device: str
 ) -> StepTimes:
     seconds: dict[str, float] = defaultdict(float)
-    kernels: dict[str, tuple[float, float]] = {}
+    totals: dict[str, float] = defaultdict(float)
     for name, share in shares:
         seconds[part_of(name)] += share / steps
-        calls, total = kernels.get(name, (0.0, 0.0))
-        kernels[name] = (calls + 1 / steps, total + share / steps)
+        totals[name] += share / steps
+    calls = Counter(name for name, _ in shares)
+    kernels = {name: (calls[name] / steps, total) for name, total in totals.items()}
     seconds[GAPS] = max(0.0, wall_s / steps - sum(seconds.values()))
     return StepTimes(dict(seconds), kernels, wall_s / steps, steps, device)
 
