@@ -15,8 +15,9 @@ from inferlab.book.quantities import Records
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
+from inferlab.records.experiments import read_plan
 from inferlab.records.schema import Figure, Record
-from inferlab.repository import root
+from inferlab.repository import labs, root
 
 
 def claim(**changes) -> Claim:
@@ -123,9 +124,68 @@ def test_every_verdict_stands_on_committed_records() -> None:
         assert all(found.low <= found.mean <= found.high for found in finding.measured.values())
 
 
-def test_ids_are_unique() -> None:
-    ids = [each.id for each in load_claims("chapter03")]
+@pytest.mark.parametrize("lab", labs())
+def test_ids_are_unique(lab: str) -> None:
+    ids = [each.id for each in load_claims(lab)]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("lab", labs())
+def test_without_records_nothing_is_confirmed_or_refuted(lab: str, tmp_path: Path) -> None:
+    findings = [judge(each, Records(tmp_path / lab)) for each in load_claims(lab)]
+    assert findings
+    assert {each.verdict for each in findings} == {"无法比较"}
+
+
+def test_every_record_that_chapter_5_is_judged_on_is_an_experiment_of_its_lab() -> None:
+    planned = {each.id for each in read_plan("chapter05", "cuda").experiments}
+    for each in load_claims("chapter05"):
+        wheres = [each.where, each.where.get("over", {}), each.where.get("under", {})]
+        named = {where["experiment"] for where in wheres if "experiment" in where}
+        # No other engine is recorded yet, so the choice between engines stays open.
+        assert named <= planned | {"engine_choice"}, each.id
+
+
+def ratio_claim(**where) -> Claim:
+    bounds = {"confirm": [{"quantity": "ratio", "at_least": 1.2}],
+              "refute": [{"quantity": "ratio", "at_most": 1.05}]}  # fmt: skip
+    return claim(where={"experiment": "load", "name": "rate", **where}, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("static", "continuous", "verdict"),
+    [
+        ((10.0, 20.0, 15.0), (15.1, 30.0, 22.4), "证实"),
+        ((10.0, 20.0, 15.0), (10.1, 20.1, 15.1), "推翻"),
+        ((10.0, 20.0, 15.0), (9.0, 40.0, 15.0), "无法比较"),
+    ],
+)
+def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
+    tmp_path: Path, static, continuous, verdict: str
+) -> None:
+    pattern = store.find("chapter03", "gpu_load", "h200")
+    runs = {"static": static, "continuous": continuous}
+    figures = [Figure.from_series(Series("rate", "tok/s", [*values], {"mode": mode}))
+               for mode, values in runs.items()]  # fmt: skip
+    record = pattern.model_copy(update={"experiment": "load", "figures": figures})
+    finding = judge(
+        ratio_claim(over={"mode": "continuous"}, under={"mode": "static"}),
+        Records(store.save(record, tmp_path).parent),
+    )
+    assert finding.verdict == verdict
+    assert list(finding.measured) == ["rate（continuous ÷ static）"]
+
+
+def test_a_ratio_between_records_takes_their_spread_as_it_is(tmp_path: Path) -> None:
+    pattern = store.find("chapter03", "gpu_load", "h200")
+    for experiment, values in {"small": [10.0, 10.2, 9.9], "large": [30.0, 31.0, 30.5]}.items():
+        figures = [Figure.from_series(Series("rate", "tok/s", values))]
+        record = pattern.model_copy(update={"experiment": experiment, "figures": figures})
+        folder = store.save(record, tmp_path).parent
+    found = judge(ratio_claim(over={"experiment": "large"}, under={"experiment": "small"}),
+                  Records(folder))  # fmt: skip
+    assert found.verdict == "证实"
+    assert len(found.sources) == 2
 
 
 def test_a_damaged_file_gives_one_line(tmp_path: Path, monkeypatch) -> None:

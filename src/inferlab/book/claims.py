@@ -49,8 +49,12 @@ class Bound(BaseModel):
         return value
 
     def label(self, claim: "Claim") -> str:
-        """What the quantity is called; a figure by its own name and labels."""
+        """What the quantity is called; a figure by its own name and labels, a ratio by what
+        differs."""
         where = {**claim.where, **self.where}
+        if self.quantity == "ratio":
+            over, under = ("、".join(map(str, where[side].values())) for side in ("over", "under"))
+            return f"{where['name']}（{over} ÷ {under}）"
         if self.quantity != "figure":
             return QUANTITIES[self.quantity].label
         shown = [str(value) for key, value in where.items() if key not in ("experiment", "name")]

@@ -86,8 +86,24 @@ def compute_over_bandwidth(records: Records, where: Where) -> Interval:
 
 def figure_value(records: Records, where: Where) -> Interval:
     """A figure as it stands: `experiment`, `name`, and the labels that select it."""
+    return mean_interval(_figure(records, where).values)
+
+
+def figure_ratio(records: Records, where: Where) -> Interval:
+    """One figure ÷ another of the same `name`: what differs stands under `over` and `under`.
+
+    Either may name its own `experiment`. Repeats of one record are paired, of two they are not.
+    """
+    common = {key: value for key, value in where.items() if key not in ("over", "under")}
+    over, under = ({**common, **where[side]} for side in ("over", "under"))
+    paired = over["experiment"] == under["experiment"]
+    above, below = _figure(records, over).values, _figure(records, under).values
+    return ratio_interval(above, below, paired=paired)
+
+
+def _figure(records: Records, where: Where) -> Figure:
     labels = {key: value for key, value in where.items() if key not in ("experiment", "name")}
-    return mean_interval(records.figure(where["experiment"], where["name"], labels).values)
+    return records.figure(where["experiment"], where["name"], labels)
 
 
 def _share(work: float, time: Figure, ceiling: Figure) -> Interval:
@@ -123,4 +139,5 @@ QUANTITIES = {
     "bandwidth_share": Quantity("达到的带宽 ÷ 实测带宽上限", bandwidth_share, "%"),
     "compute_over_bandwidth": Quantity("算力时间 ÷ 带宽时间", compute_over_bandwidth),
     "figure": Quantity("记录中的数", figure_value),
+    "ratio": Quantity("记录中两个数之比", figure_ratio),
 }
