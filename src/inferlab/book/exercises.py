@@ -8,14 +8,15 @@ In a notebook:
 
 from typing import Any
 
-from inferlab.book import chapter03, progress
+from inferlab.book import chapter03, chapter05, progress
 from inferlab.book.exercise import Exercise
 from inferlab.errors import UsageError
 
 
 def exercises() -> dict[str, Exercise]:
     """All exercises by id."""
-    return {exercise.id: exercise for exercise in chapter03.EXERCISES}
+    found = (*chapter03.EXERCISES, *chapter05.EXERCISES)
+    return {exercise.id: exercise for exercise in found}
 
 
 def check(exercise_id: str, answer: Any) -> bool:
