@@ -1,5 +1,6 @@
 """GPU telemetry around a run, when this machine has GPUs at work; nothing otherwise."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ HZ = 5.0
 
 
 def busy_gpus() -> list[int]:
-    """Indices of the GPUs whose memory is in use by more than 1 GiB: those that serve."""
+    """Indices of the GPUs whose memory is in use by more than 1 GiB: those that serve.
+
+    Only those that `CUDA_VISIBLE_DEVICES` lists, when it is set: others belong to someone else.
+    """
     from inferlab.hardware.host import describe_host
     from inferlab.hardware.nvml import nvml_session
     from inferlab.hardware.sampler import GpuSampler
@@ -20,7 +24,7 @@ def busy_gpus() -> list[int]:
     found = []
     try:
         with nvml_session():
-            for gpu in describe_host().gpus:
+            for gpu in (each for each in describe_host().gpus if _is_visible(each.index)):
                 sampler = GpuSampler(gpu.index)
                 used = sampler.sample().memory_used_bytes or 0
                 sampler.close()
@@ -28,6 +32,12 @@ def busy_gpus() -> list[int]:
     except LabError:
         return []
     return found
+
+
+def _is_visible(index: int) -> bool:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")
+    numbers = listed.split(",")
+    return not listed or not all(each.isdigit() for each in numbers) or str(index) in numbers
 
 
 @contextmanager
