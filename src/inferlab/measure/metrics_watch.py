@@ -177,3 +177,15 @@ def changes(table: MetricsTable, names: Iterable[str]) -> list[int]:
         for place in range(len(table))
         if place == 0 or any(column[place] != column[place - 1] for column in columns)
     ]
+
+
+def cache_config(url: str) -> dict[str, str]:
+    """The KV cache's configuration as `/metrics` tells it: `block_size`, `num_gpu_blocks`, … as
+    text; empty where the server does not tell.
+
+    Raises:
+        OSError: the server cannot be reached.
+    """
+    lines = [x for x in health.metrics(url).splitlines() if _series(x) == "vllm:cache_config_info"]
+    families = list(text_string_to_metric_families("\n".join([*lines, ""])))
+    return dict(families[0].samples[0].labels) if families else {}

@@ -1,0 +1,193 @@
+"""Chapter 5's H200 records as its notebook shows them: each a picture or a table, or a line that
+says how to make the record where there is none yet."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure as Drawing
+
+from inferlab.arithmetic.roofline import decode
+from inferlab.book.chapter03 import known_shape
+from inferlab.book.claims import judge_labs
+from inferlab.errors import LabError
+from inferlab.plots.chunked import chunk_tradeoff
+from inferlab.plots.decode_grid import decode_grid
+from inferlab.plots.pareto import Operated, Service, pareto_with_ceilings
+from inferlab.plots.slots import slot_timelines
+from inferlab.plots.step_profile import step_attribution
+from inferlab.plots.tables import table
+from inferlab.plots.tuning import TuningStep, tuning_steps
+from inferlab.records import store
+from inferlab.records.rooflines import describe, measured_ceilings
+from inferlab.records.schema import Comparison, Figure, Record
+
+LAB = "chapter05"
+DEVICE = "h200"
+CHUNKS = (512, 2048, 8192)
+KNOBS = {
+    "knob_compile": "单流：按 1 token 编译",
+    "knob_pdl": "单流：再开 PDL",
+    "knob_qk_rope": "单流：QK norm 与 rope 融合",
+    "knob_splits": "单流：attention 少分几段",
+    "knob_seqs": "多流：max-num-seqs 288",
+    "knob_stream": "多流：stream-interval 8",
+    "knob_tokens": "多流：每步 16,384 token",
+    "knob_prefix": "多流：关掉 prefix cache",
+    "knob_graphs": "多流：CUDA graph 到 2,048",
+}
+WHOLE = {
+    "single_stream_ab": "单流：latency.yaml 全部",
+    "goodput_ab": "SLO 内：throughput.yaml 全部",
+    "goodput_fp8_ab": "SLO 内：throughput-fp8.yaml",
+}
+T = TypeVar("T")
+
+
+def recorded(experiment: str) -> Record | None:
+    """The H200 record of an experiment; None when there is none, or it is damaged."""
+    try:
+        return store.find(LAB, experiment, DEVICE)
+    except LabError:
+        return None
+
+
+def shown(experiment: str, draw: Callable[[Record], T]) -> T | Markdown:
+    """What `draw` makes of a record; where there is none, how to make one."""
+    record = recorded(experiment)
+    return draw(record) if record else missing([experiment])
+
+
+def missing(experiments: Iterable[str]) -> Markdown:
+    """Says that there is no record yet."""
+    names = ",".join(experiments)
+    return Markdown(f"*还没有 H200 记录。有 GPU 时自己测：* `./lab record {LAB} --only {names}`")
+
+
+def capacity(record: Record) -> Markdown:
+    """Predicted against reported KV cache."""
+    names = {
+        "kv_blocks": "KV block",
+        "kv_tokens": "KV cache（token）",
+        "max_concurrency": "最大并发（倍）",
+    }
+    rows = []
+    for name, label in names.items():
+        found = {f.labels["source"]: f.mean for f in record.select(name)}
+        told, counted, before = (
+            found.get(k) for k in ("reported", "from_available", "before_start")
+        )
+        if told and counted and before:
+            rows.append((label, told, counted, f"{counted / told - 1:+.2%}", before,
+                         f"{before / told - 1:+.2%}"))  # fmt: skip
+    return table(["H200，Qwen3-8B", "引擎报告", "按可用显存算", "误差", "启动前算", "误差"], rows)
+
+
+def batching(record: Record) -> Drawing:
+    """Slots of the first repeat, static and continuous."""
+    notes = record.parameters
+    return slot_timelines(notes["timeline"], notes["batch"], note=describe(record))
+
+
+def gains(*experiments: str) -> Markdown:
+    """B ÷ A of each record that compares, with intervals."""
+    rows = []
+    for experiment in experiments:
+        record = recorded(experiment)
+        for each in record.comparisons if record else []:
+            sides = " → ".join(str(record.parameters.get(k, "")) for k in ("engine_a", "engine_b"))  # type: ignore[union-attr]
+            rows.append((experiment, sides if sides != " → " else "静态 → 连续", each.name,
+                         each.ratio, f"{each.low:.3f}–{each.high:.3f}", VERDICTS[each.verdict]))  # fmt: skip
+    if not rows:
+        return missing(experiments)
+    return table(["H200 记录", "A → B", "指标", "B ÷ A", "95 % 区间", "结论"], rows)
+
+
+VERDICTS = {"B faster": "B 更好", "A faster": "A 更好", "no difference": "看不出差别"}
+
+
+def chunks() -> Drawing | Markdown:
+    """Chats' p99 ITL against long prompts' TTFT over the chunk sizes recorded."""
+    records = {size: recorded(f"chunked_{size}") for size in CHUNKS}
+    found = {size: record for size, record in records.items() if record}
+    if len(found) < 2:
+        return missing(f"chunked_{size}" for size in CHUNKS)
+    points = {size: chunk_point(record.figures) for size, record in found.items()}
+    return chunk_tradeoff(points, note=describe(next(iter(found.values()))))
+
+
+def chunk_point(figures: Iterable[Figure]) -> tuple[Figure, Figure]:
+    """(TTFT p50 of the long prompts, ITL p99 of the chats) of `measure.chunked_prefill`."""
+    by = {(f.name, f.labels["request"], f.labels["part"]): f for f in figures
+          if {"request", "part"} <= f.labels.keys()}  # fmt: skip
+    return by["ttft_ms", "long", "p50"], by["itl_ms", "chat", "p99"]
+
+
+def grid(record: Record) -> Drawing:
+    """Decode steps against the roofline."""
+    return decode_grid(record.figures, note=describe(record))
+
+
+def attribution(record: Record) -> Drawing:
+    """A decode step's parts, against the time of reading what it must at the measured copy rate."""
+    condition = record.select("step_time", part="total")[0].labels
+    floor = decode(known_shape("qwen3-8b"), condition["batch"], condition["context"]).total
+    seconds = floor.against(measured_ceilings(store.find("chapter03", "ceilings", DEVICE))).floor_s
+    name = f"batch {condition['batch']}"
+    return step_attribution({name: record.figures}, {name: 1e3 * seconds}, note=describe(record))
+
+
+def saturation(record: Record, slo_ms: float = 50) -> Drawing:
+    """Throughput against TPOT over concurrency, with both ceilings."""
+    given = record.parameters.get("description", {}).get("load", {})
+    ceilings = measured_ceilings(store.find("chapter03", "ceilings", DEVICE))
+    service = Service(known_shape("qwen3-8b"), ceilings, given.get("prompt", 1024),
+                      given.get("output", 256))  # fmt: skip
+    return pareto_with_ceilings(operated(record), service, slo_ms=slo_ms, note=describe(record))
+
+
+def operated(record: Record) -> list[Operated]:
+    """The points of a benchmark over concurrency."""
+    return [
+        Operated(
+            f"并发 {speed.labels['concurrency']}", speed, record.one("tpot_ms.mean", **speed.labels)
+        )
+        for speed in record.select("output_tokens_per_s")
+    ]
+
+
+def utilisation(record: Record) -> Markdown:
+    """MBU and MFU over concurrency."""
+    rows: list[tuple[Any, ...]] = []
+    for speed in record.select("output_tokens_per_s"):
+        shares = [record.select(name, **speed.labels) for name in ("mbu", "mfu")]
+        mbu, mfu = (f"{found[0].mean:.0%}" if found else "—" for found in shares)
+        tpot = record.one("tpot_ms.mean", **speed.labels).mean
+        rows.append((speed.labels["concurrency"], speed.mean, tpot, mbu, mfu))
+    return table(["并发", "输出 tok/s", "TPOT ms", "MBU（decode）", "MFU（含 prefill）"], rows)
+
+
+def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
+    """The recorded knobs: ratio of output tokens per second, or of goodput where that is compared."""
+    records = {name: recorded(name) for name in names}
+    steps = [TuningStep(names[name], found) for name, record in records.items()
+             if record and (found := headline(record))]  # fmt: skip
+    if not steps:
+        return missing(names)
+    first = next(record for record in records.values() if record)
+    return tuning_steps(steps, metric="输出 tok/s 或 goodput", note=describe(first))
+
+
+def headline(record: Record) -> Comparison | None:
+    """The comparison that a tuning is judged by."""
+    by = {each.name: each for each in record.comparisons}
+    return by.get("best_goodput_req_per_s") or by.get("output_tokens_per_s")
+
+
+def verdicts() -> Markdown:
+    """The chapter's claims on the H200 records."""
+    found = [each for each in judge_labs([LAB]) if each.sources]
+    if not found:
+        return missing([LAB])
+    rows = [(each.claim.says, each.claim.condition, each.verdict, each.reason) for each in found]
+    return table(["说法", "条件", "判定", "依据"], rows)
