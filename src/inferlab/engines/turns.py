@@ -8,8 +8,8 @@ and measurements then go in blocks. A single engine has the device for itself (`
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from inferlab.engines import health
 from inferlab.engines.startup import shown
@@ -18,7 +18,6 @@ from inferlab.errors import LabError
 
 Mode = Literal["alone", "resident", "sleep", "restart"]
 SLEEP_LIMIT_S = 120.0
-STALL_S = 420.0
 START_LIMIT_S = 900.0
 WARM_UP_TOKENS = 8
 
@@ -31,6 +30,10 @@ class Turns:
         recipes: one an engine, each with a port of its own.
         mode: how the device changes hands; `sleep` may become `restart` when it fails.
         say: gets one line a start and a failed sleep.
+        started: engines that were started and not stopped, asleep or not.
+        starts: what the last start of each came to: `seconds`, and the log's own figures.
+        active: the engine that has the device.
+        start_limit_s: no start may take longer.
     """
 
     recipes: dict[str, Recipe]
@@ -38,7 +41,9 @@ class Turns:
     say: Callable[[str], None] = print
     on_phase: OnPhase | None = None
     started: dict[str, TemporaryEngine] = field(default_factory=dict)
+    starts: dict[str, dict[str, Any]] = field(default_factory=dict)
     active: str = ""
+    start_limit_s: float = START_LIMIT_S
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe], say: Callable[[str], None]) -> "Turns":
@@ -136,8 +141,10 @@ class Turns:
         recipe = self.recipes[name]
         self._stop(name)
         self.say(f"启动引擎 {name}（{recipe.config.name}，日志 {shown(recipe.log)}）…")
-        engine = start(recipe, stall_s=STALL_S, limit_s=START_LIMIT_S, on_phase=self.on_phase)
+        engine = start(recipe, limit_s=self.start_limit_s, on_phase=self.on_phase)
         self.started[name] = engine
+        found = {key: value for key, value in asdict(engine.startup()).items() if value is not None}
+        self.starts[name] = {"seconds": round(engine.seconds, 1)} | found
         self.say(f"引擎 {name} 就绪，用了 {engine.seconds:.0f} s")
         return engine
 

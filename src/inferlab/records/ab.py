@@ -38,21 +38,21 @@ class Sides:
     Attributes:
         take: gives the device to a side (`A` or `B`).
         interleaved: whether it may change hands after each run; asked before each.
+        current: the side that has it.
     """
 
     take: Callable[[str], object] = lambda side: None
     interleaved: Callable[[], bool] = lambda: True
+    current: Callable[[], str] = lambda: "A"
 
 
 def in_turn(rounds: int, sides: Sides) -> Iterator[tuple[int, str]]:
     """(round, side) of all runs: AB, BA, AB, …; all of one side first where turns are costly."""
     left = [(each, side) for each in range(rounds) for side in ("AB" if each % 2 == 0 else "BA")]
-    last = left[0][1] if left else ""
     while left:
-        same = [item for item in left if item[1] == last]
+        same = [item for item in left if item[1] == sides.current()]
         item = left[0] if sides.interleaved() or not same else same[0]
         left.remove(item)
-        last = item[1]
         yield item
 
 

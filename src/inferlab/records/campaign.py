@@ -1,12 +1,7 @@
 """A lab's experiments in order: grouped by their engines, bounded in time, kept at once."""
 
-import contextlib
 import json
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +10,7 @@ from typing import Any
 from inferlab.engines.environments import ensure
 from inferlab.engines.shape_model import RecordedModel, recorded_model
 from inferlab.engines.temporary import Recipe
-from inferlab.engines.turns import Turns
+from inferlab.engines.turns import START_LIMIT_S, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.records import store
@@ -25,6 +20,7 @@ from inferlab.records.experiments import Experiment, LabPlan
 from inferlab.records.jobs import Job, start_engines
 from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
+from inferlab.records.time_limits import Limits, Watchdog, terminated_like_interrupted
 from inferlab.repository import state_dir
 from inferlab.settings import Settings
 
@@ -32,31 +28,7 @@ Say = Callable[[str], None]
 RunModule = Callable[[str, Experiment, HostInfo, int, str], Record]
 FIRST_START_S = {"cuda": 200.0, "cpu": 60.0}
 LATER_START_S = {"cuda": 120.0, "cpu": 60.0}
-GRACE_S = 90.0
 TIMED_OUT = "超过时限，被中断"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Moments on the monotonic clock."""
-
-    began_s: float
-    end_s: float
-
-    @classmethod
-    def of(cls, minutes: float) -> "Limits":
-        """From now on."""
-        now = time.monotonic()
-        return cls(now, now + minutes * 60)
-
-    @property
-    def left_s(self) -> float:
-        """Until the end; negative after it."""
-        return self.end_s - time.monotonic()
-
-    def deadline_s(self, minutes: float) -> float:
-        """When an experiment of so many minutes must have begun its last run."""
-        return min(self.end_s, time.monotonic() + 120 * minutes + 60)
 
 
 @dataclass
@@ -91,7 +63,7 @@ class Campaign:
         Raises:
             LabError: nothing was written though something was to be.
         """
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             try:
                 for group in groups(wanted):
                     if group[0].engines:
@@ -165,6 +137,7 @@ class Campaign:
                 self._say_if_dead(turns)
 
     def _started(self, job: Job) -> bool:
+        job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
         try:
             start_engines(job)
         except LabError as error:
@@ -179,8 +152,13 @@ class Campaign:
             lab=self.plan.name, experiment=experiment, turns=turns, model=self.recorded,
             repeats=self.repeats_of(experiment), command=self._command(experiment),
             description=self._described(experiment, turns),
-            deadline_s=self.limits.deadline_s(experiment.minutes),
+            deadline_s=self._deadline_s(experiment),
         )  # fmt: skip
+
+    def _deadline_s(self, experiment: Experiment) -> float:
+        """Where two engines share a GPU and cannot sleep, they are started again and again."""
+        shared = len(experiment.engines) > 1 and self.plan.device == "cuda"
+        return self.limits.deadline_s(experiment.minutes, 4 * LATER_START_S["cuda"] * shared)
 
     def _command(self, experiment: Experiment) -> str:
         return self.command or f"./lab record {self.plan.name} --only {experiment.id}"
@@ -195,7 +173,7 @@ class Campaign:
     def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
         """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""
         self.say(f"测量 {experiment.id}（约 {experiment.minutes:g} 分钟以内）…")
-        watchdog = _Watchdog(self.limits.deadline_s(experiment.minutes) + GRACE_S)
+        watchdog = Watchdog(self._deadline_s(experiment))
         try:
             with watchdog:
                 found = record()
@@ -282,40 +260,3 @@ def groups(wanted: list[Experiment]) -> list[list[Experiment]]:
         key = tuple(sorted(each.engines)) if each.engines else ("", each.id)
         found.setdefault(key, []).append(each)
     return list(found.values())
-
-
-class _Watchdog:
-    """Interrupts the main thread at a moment, as Ctrl-C would: nothing may hang for ever."""
-
-    def __init__(self, at_s: float) -> None:
-        self.fired = False
-        self._timer = threading.Timer(max(1.0, at_s - time.monotonic()), self._fire)
-        self._timer.daemon = True
-
-    def _fire(self) -> None:
-        self.fired = True
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this as Ctrl-C does, so that no engine is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -94,7 +94,12 @@ def _two_sides(job: Job) -> tuple[Ab, tuple[Ground, Ground]]:
 
 def _sides(job: Job) -> Sides:
     names = dict(zip("AB", job.experiment.engines, strict=True))
-    return Sides(lambda side: job.turns.take(names[side]), lambda: job.turns.interleaved)
+    side_of = {name: side for side, name in names.items()}
+    return Sides(
+        take=lambda side: job.turns.take(names[side]),
+        interleaved=lambda: job.turns.interleaved,
+        current=lambda: side_of.get(job.turns.active, "A"),
+    )
 
 
 def _names(job: Job) -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""Goodput of A against B: the same ladder of rates with the same seeds on both, in rounds."""
+"""Goodput of A against B: both climb one ladder of rates with the same seeds, in rounds.
+
+A climb ends when goodput falls: higher rates only queue. In later rounds a side begins one rung
+below the best it has found, so that time goes to the knee.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,16 +13,18 @@ from inferlab.hardware.timing import Series
 from inferlab.records.ab import Ab, Sides, compared, in_turn
 from inferlab.records.benchmark import Outcome, collect, take
 from inferlab.records.one_run import Ground, Watch, measure_once
+from inferlab.records.plan import Level
 from inferlab.records.runs import Run
 from inferlab.records.schema import Comparison, Figure
 
 BEST = "best_goodput_req_per_s"
+FALLEN = 0.9  # of the best so far: below it the knee is passed, above it may be scatter
 
 
 def run_ladders(
     pair: Ab, grounds: tuple[Ground, Ground], watch: Watch | None = None, sides: Sides | None = None
 ) -> Outcome:
-    """Rounds in which both sides climb the same ladder (the benches' levels).
+    """Rounds in which both sides climb the same ladder (the benches' levels, lowest first).
 
     Raises:
         LabError: nothing could be measured at all.
@@ -30,11 +36,13 @@ def run_ladders(
 
     def climb(outcome: Outcome, number: int, side: str) -> None:
         bench, ground = (pair.a, grounds[0]) if side == "A" else (pair.b, grounds[1])
-        for level in bench.levels:
+        for level in _rungs(bench.levels, outcome.runs, side):
             title = f"{side}，{level}，第 {number + 1}/{bench.repeats} 轮"
             watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
             take(outcome, partial(measure_once, bench, ground, level, repeat=number,
                                   labels={"side": side}, watch=watch))  # fmt: skip
+            if _has_fallen(_climbs(outcome.runs)[side, number]):
+                return
 
     def body(outcome: Outcome) -> None:
         for number, side in in_turn(pair.a.repeats, sides):
@@ -45,15 +53,39 @@ def run_ladders(
 
 
 def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """side → round → the run of the highest goodput; rounds whose ladder is whole on both sides."""
-    whole = [run for run in runs if not run.partial and run.goodput is not None]
-    rates = {run.labels["rate_per_s"] for run in runs}
-    ladders: dict[tuple[str, int], list[Run]] = {}
-    for run in whole:
-        ladders.setdefault((run.labels["side"], run.repeat), []).append(run)
-    done = {key: found for key, found in ladders.items() if len(found) == len(rates)}
+    """side → round → the run of the highest goodput; rounds that both sides climbed to the end."""
+    top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
+    done = {
+        key: found
+        for key, found in _climbs(runs).items()
+        if found[-1].labels["rate_per_s"] == top or _has_fallen(found)
+    }
     rounds = sorted({n for side, n in done if side == "A"} & {n for s, n in done if s == "B"})
     return {side: {n: max(done[side, n], key=_goodput) for n in rounds} for side in "AB"}
+
+
+def _rungs(levels: Sequence[Level], runs: Sequence[Run], side: str) -> list[Level]:
+    """The ladder from one rung below the side's best so far; the whole ladder at first."""
+    ladder = sorted(levels, key=lambda level: level.rate_per_s)
+    known = [run for run in runs if run.labels["side"] == side and run.goodput and not run.partial]
+    if not known:
+        return ladder
+    best = max(known, key=_goodput).labels["rate_per_s"]
+    below = sum(level.rate_per_s < best for level in ladder)
+    return ladder[max(0, below - 1) :]
+
+
+def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
+    """(side, round) → its whole runs, lowest rate first."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        if not run.partial and run.goodput is not None:
+            found.setdefault((run.labels["side"], run.repeat), []).append(run)
+    return {key: sorted(each, key=lambda r: r.labels["rate_per_s"]) for key, each in found.items()}
+
+
+def _has_fallen(climb: Sequence[Run]) -> bool:
+    return len(climb) > 1 and _goodput(climb[-1]) < FALLEN * max(map(_goodput, climb[:-1]))
 
 
 def goodput_figures(runs: Sequence[Run]) -> list[Figure]:

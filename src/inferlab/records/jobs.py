@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 from zlib import crc32
 
-from inferlab.arithmetic.shapes import ModelShape
+from inferlab.arithmetic.shapes import ModelShape, read_config
 from inferlab.arithmetic.work import Ceilings
 from inferlab.engines import health, startup_log
 from inferlab.engines.served import ServedModel
@@ -112,11 +112,14 @@ def ground_of(job: Job, name: str) -> Ground:
     options, config = engine.recipe.options(), engine.recipe.config
     source = config.relative_to(root()) if config.is_relative_to(root()) else config.name
     told = ground.engine.model_copy(update={"config": options, "config_source": str(source)})
-    dtype = str(options.get("dtype", "auto"))
-    if options.get("quantization"):
-        dtype = str(options["quantization"])
-    model = Model(name=job.model.name, weights=job.model.weights, dtype=dtype)
+    model = Model(name=job.model.name, weights=job.model.weights, dtype=_dtype(options, job.model))
     return replace(ground, engine=told, model=model)
+
+
+def _dtype(options: dict[str, Any], model: RecordedModel) -> str:
+    """What the weights are computed in: quantised, set, or the checkpoint's own."""
+    known = options.get("quantization") or options.get("dtype", "auto")
+    return str(read_config(model.folder).get("torch_dtype", "auto")) if known == "auto" else known
 
 
 def bench_of(job: Job, ground: Ground) -> Bench:
@@ -170,16 +173,11 @@ def startup_of(engine: TemporaryEngine) -> StartupReport:
 def told(job: Job, record: Record, extra: dict[str, Any] | None = None) -> Record:
     """The record with what is known of engines, turns and description."""
     turns = job.turns
-    starts = {
-        name: {"seconds": round(engine.seconds, 1)}
-        | {key: value for key, value in asdict(engine.startup()).items() if value is not None}
-        for name, engine in turns.started.items()
-    }
     known = {
         "measure": job.experiment.measure,
         "turns": turns.mode,
         "interleaved": turns.interleaved,
-        "startup": starts,
+        "startup": turns.starts,
         "description": job.description,
     }
     return record.model_copy(update={"parameters": record.parameters | known | (extra or {})})

@@ -1,0 +1,79 @@
+"""Ladders of rates on two servers, and long requests between short ones, on the null server."""
+
+from dataclasses import replace
+
+import pytest
+
+from inferlab.errors import UsageError
+from inferlab.load.null_process import null_server
+from inferlab.load.workloads import Lengths
+from inferlab.measure.goodput import Slo
+from inferlab.records.ab import Ab, both_grounds
+from inferlab.records.benchmark import as_record, run_bench
+from inferlab.records.goodput_ab import (
+    BEST,
+    goodput_comparisons,
+    goodput_figures,
+    ladder_notes,
+    run_ladders,
+)
+from inferlab.records.one_run import Bench, Ground
+from inferlab.records.plan import Level, LongRequests, Plan, Workload
+
+LADDER = (Level(rate_per_s=20), Level(rate_per_s=200))
+
+
+def test_the_best_of_each_rounds_ladder_is_compared():
+    plan = Plan(Workload(output=Lengths(8)), arrival="constant", requests=60, duration_s=0)
+    with null_server(ttft_ms=5, itl_ms=1, slots=1) as slow, null_server(ttft_ms=5) as fast:
+        # One slot of 12 ms: about 80 answers a second at best.
+        a = Bench(slow.endpoint(), plan, LADDER, repeats=2, slo=Slo(ttft_ms=60))
+        pair = Ab(a, replace(a, endpoint=fast.endpoint()))
+        runs = run_ladders(pair, both_grounds(pair)).runs
+    seen = [(run.repeat, run.labels["side"], run.labels["rate_per_s"]) for run in runs[:4]]
+    assert seen == [(0, "A", 20), (0, "A", 200), (0, "B", 20), (0, "B", 200)]
+    by_seed = {(run.repeat, run.labels["rate_per_s"], run.seed) for run in runs}
+    assert len(by_seed) == 4, "both sides get the same seeds"
+    best = {
+        figure.labels["side"]: figure for figure in goodput_figures(runs) if figure.name == BEST
+    }
+    assert len(best["A"].values) == 2
+    assert best["A"].mean < 80 < best["B"].mean
+    [compared] = goodput_comparisons(runs)
+    assert compared.verdict == "B faster"
+    notes = ladder_notes(runs)
+    assert notes["lower_bound_b"] and notes["best_rates_b"] == [200, 200]
+
+
+def test_an_unfinished_ladder_is_left_out():
+    plan = Plan(Workload(output=Lengths(2)), arrival="constant", requests=12, duration_s=0)
+    with null_server(ttft_ms=1, itl_ms=1) as server, null_server(ttft_ms=1, itl_ms=1) as other:
+        a = Bench(server.endpoint(), plan, LADDER, repeats=2, slo=Slo(ttft_ms=60))
+        pair = Ab(a, replace(a, endpoint=other.endpoint()))
+        runs = run_ladders(pair, both_grounds(pair)).runs[:-1]
+    assert goodput_comparisons(runs) == []
+    assert all(len(f.values) == 1 for f in goodput_figures(runs) if f.name == BEST)
+
+
+def test_ladders_need_rates_and_an_slo():
+    with null_server() as server:
+        bench = Bench(server.endpoint(), Plan(), (Level(concurrency=2),), repeats=2)
+        pair = Ab(bench, bench)
+        grounds = both_grounds(pair)
+        with pytest.raises(UsageError, match="goodput_ab"):
+            run_ladders(pair, grounds)
+
+
+def test_long_requests_come_by_the_clock_and_are_told_apart():
+    long = LongRequests(every_s=0.5, prompt=Lengths(500), output=Lengths(1))
+    plan = Plan(Workload(output=Lengths(4)), duration_s=2, long=long)
+    with null_server(ttft_ms=2, itl_ms=1, prefill_us_per_token=100) as server:
+        bench = Bench(server.endpoint(), plan, (Level(rate_per_s=50),), repeats=1)
+        ground = Ground.of(bench.endpoint)
+        record = as_record(bench, ground, run_bench(bench, ground))
+    assert record.runs[0].classes.keys() == {"long", "short"}
+    assert record.runs[0].classes["long"].requests <= 4
+    assert record.one("long.ttft_ms.p50").mean > record.one("short.ttft_ms.p50").mean + 20
+    assert record.one("ttft_ms.p50").mean == pytest.approx(
+        record.one("short.ttft_ms.p50").mean, rel=0.5
+    )
