@@ -41,6 +41,7 @@ WHOLE = {
     "goodput_ab": "SLO 内：throughput.yaml 全部",
     "goodput_fp8_ab": "SLO 内：throughput-fp8.yaml",
 }
+VERDICTS = {"B faster": "B 更好", "A faster": "A 更好", "no difference": "看不出差别"}
 T = TypeVar("T")
 
 
@@ -91,19 +92,22 @@ def batching(record: Record) -> Drawing:
 
 def gains(*experiments: str) -> Markdown:
     """B ÷ A of each record that compares, with intervals."""
-    rows = []
-    for experiment in experiments:
-        record = recorded(experiment)
-        for each in record.comparisons if record else []:
-            sides = " → ".join(str(record.parameters.get(k, "")) for k in ("engine_a", "engine_b"))  # type: ignore[union-attr]
-            rows.append((experiment, sides if sides != " → " else "静态 → 连续", each.name,
-                         each.ratio, f"{each.low:.3f}–{each.high:.3f}", VERDICTS[each.verdict]))  # fmt: skip
+    found = [(name, record) for name in experiments if (record := recorded(name))]
+    rows = [
+        (name, _sides(record), each.name, each.ratio, f"{each.low:.3f}–{each.high:.3f}",
+         VERDICTS[each.verdict])
+        for name, record in found
+        for each in record.comparisons
+    ]  # fmt: skip
     if not rows:
         return missing(experiments)
     return table(["H200 记录", "A → B", "指标", "B ÷ A", "95 % 区间", "结论"], rows)
 
 
-VERDICTS = {"B faster": "B 更好", "A faster": "A 更好", "no difference": "看不出差别"}
+def _sides(record: Record) -> str:
+    if "engine_a" not in record.parameters:
+        return "静态 → 连续"
+    return f"{record.parameters['engine_a']} → {record.parameters['engine_b']}"
 
 
 def chunks() -> Drawing | Markdown:
@@ -168,7 +172,7 @@ def utilisation(record: Record) -> Markdown:
 
 
 def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
-    """The recorded knobs: ratio of output tokens per second, or of goodput where that is compared."""
+    """The recorded knobs: the ratio of goodput, or of output tokens per second."""
     records = {name: recorded(name) for name in names}
     steps = [TuningStep(names[name], found) for name, record in records.items()
              if record and (found := headline(record))]  # fmt: skip
@@ -188,6 +192,6 @@ def verdicts() -> Markdown:
     """The chapter's claims on the H200 records."""
     found = [each for each in judge_labs([LAB]) if each.sources]
     if not found:
-        return missing([LAB])
+        return Markdown(f"*还没有 H200 记录；有了之后：* `./lab claims {LAB}`")
     rows = [(each.claim.says, each.claim.condition, each.verdict, each.reason) for each in found]
     return table(["说法", "条件", "判定", "依据"], rows)
