@@ -66,7 +66,6 @@ def test_an_engines_environment_is_text(tmp_path: Path):
         ({"load": {"prompt": 8}}, "rates 或 concurrency 之一"),
         ({"load": {"concurrency": [0]}}, "值为正"),
         ({"load": {"rates": [1], "slo": {"tpot": 5}}}, "slo 有不认识的键 tpot"),
-        ({"load": {"rates": [1], "long": {"every_s": 1}}}, "every_s、prompt、output"),
         ({"minutes": "long"}, "没有写 minutes"),
         ({"devices": ["tpu"]}, "tpu"),
         ({"wtih": {}}, "不认识的键 wtih"),
@@ -114,13 +113,12 @@ def test_experiments_that_share_engines_follow_each_other(tmp_path: Path):
 
 def test_a_load_is_a_plan():
     given = {"prompt": "8-16", "output": 4, "rates": [2, 4], "duration_s": 5}
-    given |= {"slo": {"ttft_ms": 1000}, "long": {"every_s": 2, "prompt": 100, "output": 1}}
+    given |= {"slo": {"ttft_ms": 1000}}
     load = parse_load("x", given)
     assert load.plan.workload.prompt == Lengths(8, 16)
     assert (load.plan.duration_s, load.plan.requests) == (5, 0)
     assert load.levels == (Level(rate_per_s=2), Level(rate_per_s=4))
     assert load.slo == Slo(ttft_ms=1000)
-    assert load.plan.long and load.plan.long.prompt == Lengths(100)
     by_number = parse_load("x", {"concurrency": 3, "requests": 9})
     assert (by_number.plan.requests, by_number.plan.duration_s) == (9, 0)
 

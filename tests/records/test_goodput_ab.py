@@ -1,4 +1,4 @@
-"""Ladders of rates on two servers, and long requests between short ones, on the null server."""
+"""Ladders of rates on two servers; on the null server."""
 
 from dataclasses import replace
 
@@ -9,7 +9,6 @@ from inferlab.load.null_process import null_server
 from inferlab.load.workloads import Lengths
 from inferlab.measure.goodput import Slo
 from inferlab.records.ab import Ab, both_grounds
-from inferlab.records.benchmark import as_record, run_bench
 from inferlab.records.goodput_ab import (
     BEST,
     goodput_comparisons,
@@ -17,8 +16,8 @@ from inferlab.records.goodput_ab import (
     ladder_notes,
     run_ladders,
 )
-from inferlab.records.one_run import Bench, Ground
-from inferlab.records.plan import Level, LongRequests, Plan, Workload
+from inferlab.records.one_run import Bench
+from inferlab.records.plan import Level, Plan, Workload
 
 LADDER = (Level(rate_per_s=20), Level(rate_per_s=200))
 
@@ -62,18 +61,3 @@ def test_ladders_need_rates_and_an_slo():
         grounds = both_grounds(pair)
         with pytest.raises(UsageError, match="goodput_ab"):
             run_ladders(pair, grounds)
-
-
-def test_long_requests_come_by_the_clock_and_are_told_apart():
-    long = LongRequests(every_s=0.5, prompt=Lengths(500), output=Lengths(1))
-    plan = Plan(Workload(output=Lengths(4)), duration_s=2, long=long)
-    with null_server(ttft_ms=2, itl_ms=1, prefill_us_per_token=100) as server:
-        bench = Bench(server.endpoint(), plan, (Level(rate_per_s=50),), repeats=1)
-        ground = Ground.of(bench.endpoint)
-        record = as_record(bench, ground, run_bench(bench, ground))
-    assert record.runs[0].classes.keys() == {"long", "short"}
-    assert record.runs[0].classes["long"].requests <= 4
-    assert record.one("long.ttft_ms.p50").mean > record.one("short.ttft_ms.p50").mean + 20
-    assert record.one("ttft_ms.p50").mean == pytest.approx(
-        record.one("short.ttft_ms.p50").mean, rel=0.5
-    )

@@ -146,8 +146,9 @@ def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[S
             return static_batching.measure(under, job.experiment.load | given)
         case other:
             module = import_module(f"inferlab.measure.{other}")
-            with_ = {"repeats": min(job.repeats, 3)} | given
-            return module.measure(engine.url, _trace_folder(engine), with_)
+            with_ = {"repeats": job.repeats} | given
+            with under.mark(other):
+                return module.measure(engine.url, _trace_folder(engine), with_)
 
 
 def _trace_folder(engine: TemporaryEngine) -> Path:

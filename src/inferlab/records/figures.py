@@ -20,9 +20,8 @@ def values_of(run: Run) -> dict[str, tuple[float, str]]:
     """All metrics of one run that have a value: name → value, unit.
 
     Names: `ttft_ms.p99` and the like for LATENCIES × PARTS, `send_delay_ms.p99` and `.max`,
-    RATES, the latencies of classes (`long.ttft_ms.p50`), `goodput.requests_per_s`,
-    `goodput.output_tokens_per_s`, `goodput.share`, `mbu`, `mfu`, `energy_j_per_output_token`,
-    `power_w`.
+    RATES, `goodput.requests_per_s`, `goodput.output_tokens_per_s`, `goodput.share`, `mbu`, `mfu`,
+    `energy_j_per_output_token`, `power_w`.
     """
     found: dict[str, tuple[float, str]] = {}
     for name in LATENCIES:
@@ -34,9 +33,6 @@ def values_of(run: Run) -> dict[str, tuple[float, str]]:
         found["goodput.requests_per_s"] = (run.goodput.requests_per_s, "req/s")
         found["goodput.output_tokens_per_s"] = (run.goodput.output_tokens_per_s, "tok/s")
         found["goodput.share"] = (run.goodput.share, "")
-    for kind, summary in run.classes.items():
-        for name in LATENCIES:
-            _add_latency(found, f"{kind}.{name}", getattr(summary, name), PARTS)
     found |= {name: (run.limits[name], "") for name in ("mbu", "mfu") if name in run.limits}
     return found | _energy(run)
 

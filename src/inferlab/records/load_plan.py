@@ -7,7 +7,7 @@ from typing import Any
 from inferlab.errors import UsageError
 from inferlab.load.workloads import Lengths
 from inferlab.measure.goodput import Slo
-from inferlab.records.plan import Level, LongRequests, Plan, Workload
+from inferlab.records.plan import Level, Plan, Workload
 
 _LENGTHS = ("prompt", "output", "turns")
 _WORKLOAD = {f.name for f in fields(Workload)} - {"file"}
@@ -46,8 +46,6 @@ def parse_load(where: str, given: Mapping[str, Any]) -> Load:
     work = {name: given[name] for name in _WORKLOAD & set(given)}
     work |= {name: Lengths.parse(str(work[name])) for name in _LENGTHS if name in work}
     plan = {name: given[name] for name in _PLAN & set(given)}
-    if "long" in plan:
-        plan["long"] = _long(where, plan["long"])
     if plan.get("requests") and "duration_s" not in plan:
         plan["duration_s"] = 0.0
     return Load(
@@ -63,17 +61,7 @@ def _levels(where: str, given: Mapping[str, Any]) -> tuple[Level, ...]:
         raise UsageError(f"{where} 的 load 要写 rates 或 concurrency 之一，值为正",
                          remedy="例如 concurrency: [1, 8] 或 rates: [4, 8]")  # fmt: skip
     by_rate = [Level(rate_per_s=float(each)) for each in rates]
-    if given.get("long") and not rates:
-        raise UsageError(f"{where}：long 按时钟发送，load 要写 rates", remedy="例如 rates: [8]")
     return tuple(by_rate or [Level(concurrency=int(each)) for each in places])
-
-
-def _long(where: str, given: Mapping[str, Any]) -> LongRequests:
-    if set(given) != {"every_s", "prompt", "output"}:
-        raise UsageError(f"{where} 的 long 要写 every_s、prompt、output",
-                         remedy="例如 long: {every_s: 2, prompt: 8000, output: 16}")  # fmt: skip
-    prompt, output = (Lengths.parse(str(given[name])) for name in ("prompt", "output"))
-    return LongRequests(float(given["every_s"]), prompt, output)
 
 
 def _slo(where: str, given: Mapping[str, float] | None) -> Slo | None:

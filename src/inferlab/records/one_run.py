@@ -168,16 +168,8 @@ def _as_run(
         goodput=form.goodput_figures(good) if good else None,
         limits={} if isinstance(known, str) else shares(known, samples, window, summary),
         partial=result.stopped, itl_quantiles_ms=form.itl_quantiles(samples, window),
-        classes=_classes(samples, window) if bench.plan.long else {},
         requests=form.RequestTable.of(samples) if bench.keep_requests else None,
     )  # fmt: skip
-
-
-def _classes(samples: Sequence[RequestSample], window: Window) -> dict[str, form.RunSummary]:
-    found = {"long": [s for s in samples if s.label], "short": [s for s in samples if not s.label]}
-    return {
-        name: form.RunSummary.of(summarise(group, window)) for name, group in found.items() if group
-    }
 
 
 def _steady(

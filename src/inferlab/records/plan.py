@@ -116,30 +116,6 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class LongRequests:
-    """A long prompt now and then between the others, by the clock; labelled `long`.
-
-    Args:
-        every_s: one each so many seconds, the first after half of that.
-    """
-
-    every_s: float
-    prompt: Lengths
-    output: Lengths
-
-    def schedule(
-        self, duration_s: float, random: Random, source: Source
-    ) -> list[arrivals.TimedRequest]:
-        """Those that fall within a run of so many seconds."""
-        number = int(duration_s / self.every_s + 0.5)
-        times = [(each + 0.5) * self.every_s for each in range(number)]
-        specs = random_requests(
-            number, self.prompt, self.output, random, source=source, label="long"
-        )
-        return arrivals.schedule(times, specs)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """A workload with its arrivals.
 
@@ -150,7 +126,6 @@ class Plan:
         duration_s: send for so long; 0 when `requests` ends the run.
         requests: send so many; 0 when `duration_s` ends the run.
         speed: a trace is played so many times as fast.
-        long: long prompts between those of a rate.
     """
 
     workload: Workload = Workload()
@@ -159,7 +134,6 @@ class Plan:
     duration_s: float = 30.0
     requests: int = 0
     speed: float = 1.0
-    long: LongRequests | None = None
 
     def run(
         self, endpoint: Endpoint, level: Level, seed: str, on_sample: OnSample | None = None
@@ -196,11 +170,7 @@ class Plan:
             options = TraceOptions(limit=self.requests, duration_s=span, speed=self.speed)
             return self.workload.trace(options, random)
         times = self._times(level.rate_per_s, random)
-        timed = arrivals.schedule(times, self.workload.specs(len(times), random, api))
-        if self.long is None:
-            return timed
-        source = Source(self.workload.vocabulary)
-        return arrivals.merge(timed, self.long.schedule(times[-1], random, source))
+        return arrivals.schedule(times, self.workload.specs(len(times), random, api))
 
     def _times(self, rate_per_s: float, random: Random) -> list[float]:
         times = {

@@ -135,10 +135,6 @@ class Run(BaseModel):
     itl_quantiles_ms: list[float] = Field(
         default_factory=list, description="201 evenly spaced quantiles of itl_ms, 0 to 1"
     )
-    classes: dict[str, RunSummary] = Field(
-        default_factory=dict,
-        description="summaries of `long` and `short` requests, where both were sent",
-    )
     requests: RequestTable | None = Field(default=None, description="absent in imported results")
 
 
