@@ -30,7 +30,7 @@ def metric(summary: Summary, name: str) -> float:
     first, _, part = name.partition(".")
     value = getattr(summary, first, None) if first in Summary.__slots__ else _unknown(name)
     if isinstance(value, Latency):
-        value = getattr(value, part or "mean", None) or _unknown(name)
+        value = getattr(value, part or "mean") if hasattr(value, part or "mean") else _unknown(name)
     if value is None:
         raise LabError(f"这次运行没有 {name}", remedy="先看失败请求的原因")
     if not isinstance(value, int | float):
