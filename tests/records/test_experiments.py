@@ -61,6 +61,7 @@ def test_an_engines_environment_is_text(tmp_path: Path):
         ({"measure": "ab", "engines": ["small", "other"]}, "只比一种负载"),
         ({"measure": "goodput_ab", "engines": ["small", "other"]}, "需要 slo 和 rates"),
         ({"load": None}, "需要 load"),
+        ({"measure": "decode_grid"}, "需要 with，而不是 load"),
         ({"load": {"prompts": 8}}, "prompts"),
         ({"load": {"prompt": "8-4", "concurrency": 1}}, "看不懂长度"),
         ({"load": {"prompt": 8}}, "rates 或 concurrency 之一"),

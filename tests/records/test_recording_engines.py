@@ -24,7 +24,7 @@ ENTRIES = (
     {"id": "grid", "engines": ["small"], "measure": "decode_grid", "minutes": 2,
      "with": {"batches": [1, 4, 900], "contexts": [32], "output": 12}},
     {"id": "waves", "engines": ["small"], "measure": "static_batching", "minutes": 3,
-     "load": {"prompt": 8, "output": "4-24", "requests": 12}, "with": {"batch": 4}},
+     "with": {"batch": 4, "prompt": 8, "output": "4-24", "requests": 12}},
     {"id": "broken", "engines": ["small"], "measure": "step_profile", "minutes": 4},
 )  # fmt: skip
 

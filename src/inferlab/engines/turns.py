@@ -106,7 +106,7 @@ class Turns:
 
     def _sleep(self, engine: TemporaryEngine) -> None:
         if not engine.alive:
-            self.started.pop(engine.recipe.name)
+            self._stop(engine.recipe.name)
             return
         if not health.is_sleeping(engine.url):
             health.post(f"{engine.url}/sleep?level=1", timeout_s=SLEEP_LIMIT_S)

@@ -27,6 +27,10 @@ FEWEST_STEPS = 8
 PREFILL_TOKENS_PER_STEP = 2048
 
 
+class TooFewSteps(LabError):
+    """The sequences of a point hardly decoded together."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """Steps in which all sequences decoded.
@@ -55,7 +59,7 @@ def measure(engine: UnderTest, given: dict[str, Any], kv_tokens: int | None) -> 
         - 1, in per cent). Labels: `batch`, `context`; `bound` of the prediction.
 
     Raises:
-        LabError: a request failed, or a point left too few steps to count.
+        LabError: a request failed. A point that left too few steps to count is noted.
     """
     batches, contexts = given.get("batches", BATCHES), given.get("contexts", CONTEXTS)
     output = int(given.get("output", OUTPUT))
@@ -64,14 +68,18 @@ def measure(engine: UnderTest, given: dict[str, Any], kv_tokens: int | None) -> 
         if why := _unfit(engine, batch, context, output, kv_tokens):
             engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{why}")
             continue
-        yield from _point(engine, batch, context, output)
+        try:
+            yield from list(_point(engine, batch, context, output))
+        except TooFewSteps as error:
+            engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{error.message}")
 
 
 def steps_together(samples: Sequence[RequestSample]) -> Steps:
     """The steps between the last first token and the first end.
 
     Raises:
-        LabError: a request failed, or there are fewer than `FEWEST_STEPS`.
+        LabError: a request failed.
+        TooFewSteps: there are fewer than `FEWEST_STEPS`.
     """
     failed = [sample for sample in samples if not sample.ok or not sample.chunk_s]
     if failed:
@@ -82,8 +90,8 @@ def steps_together(samples: Sequence[RequestSample]) -> Steps:
     found = [_within(sample, start, end) for sample in samples]
     counted = fmean(tokens for _, tokens, _ in found)
     if counted < FEWEST_STEPS or min(tokens for _, tokens, _ in found) < 1:
-        raise LabError(f"{len(samples)} 个请求只有 {counted:.0f} 步同时 decode",
-                       remedy="加大 with.output")  # fmt: skip
+        raise TooFewSteps(f"{len(samples)} 个请求只有 {counted:.0f} 步同时 decode",
+                          remedy="加大 with.output")  # fmt: skip
     return Steps(
         fmean(span / tokens for span, tokens, _ in found) * 1e3,
         fmean(context for _, _, context in found),
@@ -145,8 +153,11 @@ def _specs(engine: UnderTest, batch: int, context: int, output: int) -> list[Req
 
 
 def _prefill_steps(batch: int, context: int) -> int:
-    """Tokens that the first sequence may have decoded before the last one's first."""
-    return 4 + ceil(1.25 * batch * context / PREFILL_TOKENS_PER_STEP) if batch > 1 else 4
+    """Tokens that the first sequence may have decoded before the last one's first: steps that
+    carry a prefill, and those while the server still reads the other requests."""
+    if batch == 1:
+        return 4
+    return 4 + batch // 4 + ceil(1.25 * batch * context / PREFILL_TOKENS_PER_STEP)
 
 
 def _unfit(

@@ -124,7 +124,7 @@ def _series(job: Job) -> Record:
         lab=job.lab, experiment=job.experiment.id, device=device_of(ground.host),
         command=job.command, repeats=job.repeats, seed=job.seed, partial=why, host=ground.host,
         software=software(ground.engine.name, ground.engine.version), engine=ground.engine,
-        model=ground.model, parameters=job.experiment.load | job.experiment.given | notes,
+        model=ground.model, parameters=job.experiment.given | notes,
         figures=[Figure.from_series(each) for each in found], comparisons=_compared(found),
     )  # fmt: skip
     return told(job, record)
@@ -143,7 +143,7 @@ def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[S
         case "decode_grid":
             return decode_grid.measure(under, given, report.kv_cache_tokens)
         case "static_batching":
-            return static_batching.measure(under, job.experiment.load | given)
+            return static_batching.measure(under, given)
         case other:
             module = import_module(f"inferlab.measure.{other}")
             with_ = {"repeats": job.repeats} | given

@@ -170,8 +170,9 @@ def _check_form(where: str, found: Experiment) -> None:
             f"{where}：measure {found.measure} 需要 {needed} 个引擎，写了 {len(found.engines)} 个",
             remedy="engines: [名字]" if needed == 1 else "engines: [A, B]，两个不同的名字",
         )
-    if found.measure in NEEDS_LOAD and not found.load:
-        raise UsageError(f"{where}：measure {found.measure} 需要 load", remedy="写出 load: {…}")
+    if bool(found.load) != (found.measure in NEEDS_LOAD):
+        wanted = "load" if found.measure in NEEDS_LOAD else "with，而不是 load"
+        raise UsageError(f"{where}：measure {found.measure} 需要 {wanted}", remedy="见其他实验")
     if found.load:
         _check_load(where, found)
 

@@ -27,11 +27,14 @@ from inferlab.records.load_plan import Load, parse_load
 from inferlab.records.one_run import Bench, Ground, Watch
 from inferlab.records.plan import Level
 from inferlab.records.provenance import device_of
+from inferlab.records.runs import Run
 from inferlab.records.schema import Model, Record
 from inferlab.records.telemetry import Marks
 from inferlab.repository import root
 
 REQUEST_LIMIT_S = 300.0
+MOST_WHOLE_RUNS = 20
+QUANTISED = "权重在加载时量化，形状按 bf16 计的上限不适用"
 WARM_UP_PLACES, WARM_UP_TOKENS = 8, 16
 
 Say = Callable[[str], None]
@@ -111,9 +114,10 @@ def ground_of(job: Job, name: str) -> Ground:
     ground = Ground.of(Endpoint(engine.url, timeout_s=REQUEST_LIMIT_S))
     options, config = engine.recipe.options(), engine.recipe.config
     source = config.relative_to(root()) if config.is_relative_to(root()) else config.name
-    told = ground.engine.model_copy(update={"config": options, "config_source": str(source)})
+    known = ground.engine.model_copy(update={"config": options, "config_source": str(source)})
     model = Model(name=job.model.name, weights=job.model.weights, dtype=_dtype(options, job.model))
-    return replace(ground, engine=told, model=model)
+    limits = QUANTISED if options.get("quantization") else ground.limits
+    return replace(ground, engine=known, model=model, limits=limits)
 
 
 def _dtype(options: dict[str, Any], model: RecordedModel) -> str:
@@ -151,6 +155,8 @@ def shape_of(ground: Ground, engine: TemporaryEngine) -> ModelShape | None:
 
 def ceilings_of(ground: Ground) -> tuple[Ceilings | None, str]:
     """The device's measured ceilings, else its datasheet's; and where they are from."""
+    if ground.limits == QUANTISED:
+        return None, QUANTISED
     device = device_of(ground.host)
     if found := ceilings_record(device):
         return found
@@ -170,6 +176,11 @@ def startup_of(engine: TemporaryEngine) -> StartupReport:
         return report
 
 
+def thinned(run: Run) -> Run:
+    """A run with every tenth of its 201 latency quantiles: a record of many runs stays small."""
+    return run.model_copy(update={"itl_quantiles_ms": run.itl_quantiles_ms[::10]})
+
+
 def told(job: Job, record: Record, extra: dict[str, Any] | None = None) -> Record:
     """The record with what is known of engines, turns and description."""
     turns = job.turns
@@ -180,4 +191,6 @@ def told(job: Job, record: Record, extra: dict[str, Any] | None = None) -> Recor
         "startup": turns.starts,
         "description": job.description,
     }
-    return record.model_copy(update={"parameters": record.parameters | known | (extra or {})})
+    runs = record.runs if len(record.runs) <= MOST_WHOLE_RUNS else [*map(thinned, record.runs)]
+    parameters = record.parameters | known | (extra or {})
+    return record.model_copy(update={"parameters": parameters, "runs": runs})

@@ -53,7 +53,7 @@ def gpu_telemetry(gpus: list[int]) -> Iterator[dict[str, Any]]:
     with nvml_session():
         with PhaseRecorder(HZ, gpus) as recorder, recorder.phase("run"):
             yield result
-        result.update(summarize(recorder.samples).get("run", {}), gpus=gpus)
+        result.update(_short(summarize(recorder.samples).get("run", {})), gpus=gpus)
 
 
 @dataclass
