@@ -41,7 +41,7 @@ def run_ladders(
             watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
             take(outcome, partial(measure_once, bench, ground, level, repeat=number,
                                   labels={"side": side}, watch=watch))  # fmt: skip
-            if _has_fallen(_climbs(outcome.runs)[side, number]):
+            if _has_fallen(_climbs(outcome.runs).get((side, number), [])):
                 return
 
     def body(outcome: Outcome) -> None:
@@ -67,7 +67,7 @@ def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 def _rungs(levels: Sequence[Level], runs: Sequence[Run], side: str) -> list[Level]:
     """The ladder from one rung below the side's best so far; the whole ladder at first."""
     ladder = sorted(levels, key=lambda level: level.rate_per_s)
-    known = [run for run in runs if run.labels["side"] == side and run.goodput and not run.partial]
+    known = [run for run in runs if run.labels["side"] == side and _counts(run)]
     if not known:
         return ladder
     best = max(known, key=_goodput).labels["rate_per_s"]
@@ -79,7 +79,7 @@ def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
     """(side, round) → its whole runs, lowest rate first."""
     found: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        if not run.partial and run.goodput is not None:
+        if _counts(run):
             found.setdefault((run.labels["side"], run.repeat), []).append(run)
     return {key: sorted(each, key=lambda r: r.labels["rate_per_s"]) for key, each in found.items()}
 
@@ -97,7 +97,7 @@ def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
     ]  # fmt: skip
     groups: dict[tuple[str, float], list[float]] = {}
     for run in runs:
-        if not run.partial and run.goodput is not None:
+        if _counts(run):
             key = run.labels["side"], run.labels["rate_per_s"]
             groups.setdefault(key, []).append(_goodput(run))
     for (side, rate), values in groups.items():
@@ -127,6 +127,11 @@ def ladder_notes(runs: Sequence[Run]) -> dict[str, Any]:
             run.steady.verdict == "overloaded" for run in by_round.values()
         )
     return notes
+
+
+def _counts(run: Run) -> bool:
+    """Whole, and answered at all: a server that was gone has no goodput, not one of 0."""
+    return not run.partial and run.goodput is not None and run.summary.ok > 0
 
 
 def _goodput(run: Run) -> float:
