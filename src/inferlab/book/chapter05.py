@@ -1,7 +1,9 @@
 """Chapter 5's exercises: each asks for what the section before it has shown how to compute."""
 
 from inferlab.arithmetic.kv_cache import kv_bytes_per_token, max_concurrency
-from inferlab.arithmetic.roofline import linear_ridge_tokens
+from inferlab.arithmetic.roofline import linear_ridge_tokens, prefill
+from inferlab.arithmetic.shapes import ModelShape
+from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter03 import GIB, gpu, known_shape
 from inferlab.book.exercise import Exercise
 from inferlab.records import store
@@ -17,6 +19,18 @@ def steps_of(prompt: int, output: int, max_num_batched_tokens: int) -> int:
     """Engine steps of a request that is alone: its prefill's chunks, the last of which makes the
     first token, then a step a token."""
     return -(-prompt // max_num_batched_tokens) + output - 1
+
+
+def chunk_floors_ms(
+    shape: ModelShape, ceilings: Ceilings, prompt: int, max_num_batched_tokens: int
+) -> list[float]:
+    """The roofline's milliseconds of each chunk of a prefill, in order."""
+    ends = [*range(max_num_batched_tokens, prompt, max_num_batched_tokens), prompt]
+    starts = [0, *ends[:-1]]
+    return [
+        1e3 * prefill(shape, 1, end, cached=start).total.against(ceilings).floor_s
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _blocks_of_a_request() -> float:

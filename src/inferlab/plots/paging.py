@@ -43,7 +43,7 @@ def fragmentation(
     axes.set_xlabel("占预留 slot 的百分比（按 decode 步累计）")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+    figure.legend(loc="outside upper right", ncols=3, fontsize=8.5)
     if note:
         source_note(figure, note)
     return figure

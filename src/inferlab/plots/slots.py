@@ -32,7 +32,7 @@ def slot_timelines(timelines: Mapping[str, Sequence[Row]], batch: int, *, note: 
         axes.set_xlim(0, longest * 1.02)
         axes.axvline(end, color="black", linewidth=1, linestyle=":")
     panels[-1].set_xlabel("秒")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3,
                   fontsize=8.5)  # fmt: skip
     if note:
         source_note(figure, note)

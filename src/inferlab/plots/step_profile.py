@@ -77,7 +77,7 @@ def step_attribution(
     axes.set_xlabel("ms")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8.5)
+    figure.legend(loc="outside upper right", ncols=6, fontsize=8.5)
     if note:
         source_note(figure, note)
     return figure
