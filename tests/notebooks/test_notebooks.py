@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,8 @@ import pytest
 from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems
 from inferlab.repository import root
 
+WHOLE_S = 6 * 60  # without a GPU, on two cores
+LARGEST_BYTES = 1_200_000
 NOTEBOOKS = sorted((root() / "notebooks").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -24,6 +27,11 @@ def test_the_committed_form_is_canonical(path: Path):
     assert problems(path) == []
     notebook = nbformat.read(path, as_version=4)
     assert normalised(nbformat.read(path, as_version=4)) == notebook
+
+
+@EACH
+def test_a_notebook_stays_small_enough_to_read_on_the_web(path: Path):
+    assert path.stat().st_size < LARGEST_BYTES
 
 
 def test_a_bad_form_is_named(tmp_path: Path):
@@ -41,7 +49,9 @@ def test_a_bad_form_is_named(tmp_path: Path):
 @EACH
 def test_papermill_runs_it_whole(path: Path, embedded_engine: str, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("LAB_API_URL", embedded_engine)
+    began = time.monotonic()
     execute(path, tmp_path / path.name)
+    assert time.monotonic() - began < WHOLE_S
     assert problems(tmp_path / path.name) == []
 
 

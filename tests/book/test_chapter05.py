@@ -1,0 +1,143 @@
+"""Chapter 5: its arithmetic, and its records as pictures and tables, also where there are none."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from IPython.display import Markdown
+
+from inferlab.book import chapter05_lab, chapter05_records
+from inferlab.book.chapter03 import known_shape
+from inferlab.book.chapter05 import blocks_of, chunk_floors_ms, steps_of
+from inferlab.records import store
+from inferlab.records.rooflines import measured_ceilings
+from inferlab.records.schema import Comparison, Model, Record
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
+import chapter05_data as data
+
+
+def record(experiment: str, figures=(), **changes) -> Record:
+    pattern = store.find("chapter03", "ceilings", "h200")
+    model = Model(name="Qwen/Qwen3-8B", weights="random", dtype="bfloat16")
+    fields = {"lab": "chapter05", "experiment": experiment, "figures": list(figures)}
+    return pattern.model_copy(update=fields | {"model": model} | changes)
+
+
+def capacity() -> Record:
+    rows = {"reported": 800_000.0, "from_available": 800_016.0, "before_start": 816_000.0}
+    return record("kv_capacity", [data.figure("kv_tokens", "token", value, source=source)
+                                  for source, value in rows.items()])  # fmt: skip
+
+
+def saturation() -> Record:
+    rows = ((1, 190, 5.2), (64, 4300, 12), (256, 6300, 33))
+    return record("saturation", [
+        figure
+        for n, speed, ms in rows
+        for figure in (data.figure("output_tokens_per_s", "tok/s", speed, concurrency=n),
+                       data.figure("tpot_ms.mean", "ms", ms, concurrency=n),
+                       data.figure("mfu", "", speed / 1e4, concurrency=n))
+    ])  # fmt: skip
+
+
+def better() -> list[Comparison]:
+    return [Comparison(name="output_tokens_per_s", ratio=1.3, low=1.2, high=1.4, confidence=0.95,
+                       verdict="B faster")]  # fmt: skip
+
+
+RECORDS = {
+    "kv_capacity": capacity(),
+    "static_batching": record("static_batching", comparisons=better(), parameters={
+        "timeline": data.timelines(), "batch": 4}),
+    "step_profile": record("step_profile", [
+        figure.model_copy(update={"labels": figure.labels | {"batch": 1, "context": 128}})
+        for figure in data.profile()]),
+    "saturation": saturation(),
+    "decode_grid": record("decode_grid", data.grid()),
+    "graphs": record("graphs", comparisons=better(), parameters={
+        "engine_a": "eager", "engine_b": "defaults"}),
+    "preemption": record("preemption", [data.figure("itl_ms", "ms", 30, part="p99"),
+                                        data.figure("preemptions", "", 11)]),
+    "knob_seqs": record("knob_seqs", comparisons=better()),
+} | {
+    f"chunked_{size}": record(f"chunked_{size}", [
+        data.figure("ttft_ms", "ms", 100, request="long", part="p50"),
+        data.figure("itl_ms", "ms", size / 10, request="chat", part="p99"),
+        data.figure("ttft_ms", "ms", 100, request="chat", part="p50")])
+    for size in (512, 8192)
+}  # fmt: skip
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chapter05_records, "recorded", RECORDS.get)
+
+
+@pytest.mark.parametrize("name", [
+    "kv_capacity capacity", "static_batching batching", "step_profile attribution",
+    "saturation saturation", "saturation utilisation", "decode_grid grid",
+])  # fmt: skip
+def test_a_record_is_shown(name: str, recorded: None) -> None:
+    experiment, draw = name.split()
+    found = chapter05_records.shown(experiment, getattr(chapter05_records, draw))
+    if isinstance(found, Markdown):
+        assert "还没有" not in found.data
+    else:
+        assert len(found._repr_png_()) > 10_000
+
+
+def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:
+    chunks = chapter05_records.chunks()
+    assert {text.get_text() for text in chunks.axes[0].texts} == {"512", "8,192"}
+    knobs = chapter05_records.tuning()
+    assert "1.30×  保留" in [text.get_text() for text in knobs.axes[0].texts]
+
+
+def test_tables_have_intervals_and_sides(recorded: None) -> None:
+    assert "+0.00%" in chapter05_records.shown("kv_capacity", chapter05_records.capacity).data
+    gains = chapter05_records.gains("graphs", "static_batching", "none_yet").data
+    assert "eager → defaults" in gains and "静态 → 连续" in gains and "1.200–1.400" in gains
+    row = chapter05_records.side_by_side({"小": "preemption"}, ["preemptions", "itl_ms p99"]).data
+    assert "| 小 | 11 | 30 |" in row
+
+
+def test_what_has_no_record_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chapter05_records, "recorded", lambda experiment: None)
+    texts = [
+        chapter05_records.shown("saturation", chapter05_records.saturation),
+        chapter05_records.chunks(), chapter05_records.tuning(), chapter05_records.gains("graphs"),
+        chapter05_records.side_by_side({"小": "preemption"}, ["preemptions"]),
+    ]  # fmt: skip
+    assert all("./lab record chapter05 --only" in text.data for text in texts)
+
+
+def test_a_requests_blocks_and_steps() -> None:
+    assert [blocks_of(16, 1, 16), blocks_of(16, 2, 16), blocks_of(300, 60, 128)] == [1, 2, 3]
+    assert [steps_of(300, 60, 2048), steps_of(3000, 1, 2048)] == [60, 2]
+
+
+def test_chunks_of_a_prefill_take_no_less_together_than_the_whole() -> None:
+    ceilings = measured_ceilings(store.find("chapter03", "ceilings", "h200"))
+    whole, halves, many = (
+        chunk_floors_ms(known_shape("qwen3-8b"), ceilings, 8000, size) for size in (8192, 4096, 512)
+    )
+    assert (len(whole), len(halves), len(many)) == (1, 2, 16)
+    assert sum(many) >= 0.999 * sum(halves) >= 0.998 * whole[0]
+    assert max(many) < max(halves) < whole[0]
+
+
+def test_mixed_lengths_are_the_same_each_time_and_fit() -> None:
+    lengths = chapter05_lab.mixed_lengths(100, 1024)
+    assert lengths == chapter05_lab.mixed_lengths(100, 1024)
+    assert all(prompt + output <= 1024 for prompt, output in lengths)
+    assert max(p for p, _ in lengths) > 5 * min(p for p, _ in lengths)
+
+
+def test_no_engine_beside_a_gpus(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(chapter05_lab, "python_of", lambda name: Path("/nowhere/python"))
+    with chapter05_lab.engines("knob-seqs") as started:
+        assert started == {}
+    with chapter05_lab.engine("knob-seqs") as url:
+        assert url is None
+    assert "只看 H200 记录" in capsys.readouterr().out
