@@ -1,4 +1,4 @@
-"""Notebooks: their committed form, and a fresh run under papermill and nbval against a real engine."""
+"""Notebooks: their committed form, and a fresh run by papermill and nbval on a real engine."""
 
 import os
 import subprocess
