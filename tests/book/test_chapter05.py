@@ -57,6 +57,9 @@ RECORDS = {
     "decode_grid": record("decode_grid", data.grid()),
     "graphs": record("graphs", comparisons=better(), parameters={
         "engine_a": "eager", "engine_b": "defaults"}),
+    "single_stream_ab": record("single_stream_ab", [
+        data.figure("tpot_ms.mean", "ms", 5.2, side="A"),
+        data.figure("tpot_ms.mean", "ms", 4.4, side="B")]),
     "preemption": record("preemption", [data.figure("itl_ms", "ms", 30, part="p99"),
                                         data.figure("preemptions", "", 11)]),
     "knob_seqs": record("knob_seqs", comparisons=better()),
@@ -77,6 +80,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [
     "kv_capacity capacity", "static_batching batching", "step_profile attribution",
     "saturation saturation", "saturation utilisation", "decode_grid grid",
+    "single_stream_ab stream_shares", "decode_grid grid_shares",
 ])  # fmt: skip
 def test_a_record_is_shown(name: str, recorded: None) -> None:
     experiment, draw = name.split()
@@ -85,6 +89,11 @@ def test_a_record_is_shown(name: str, recorded: None) -> None:
         assert "还没有" not in found.data
     else:
         assert len(found._repr_png_()) > 10_000
+
+
+def test_one_streams_share_of_the_roofline(recorded: None) -> None:
+    rows = chapter05_records.shown("single_stream_ab", chapter05_records.stream_shares).data
+    assert "68." in rows.splitlines()[2] and "80." in rows.splitlines()[3]  # of 3.54 ms
 
 
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:

@@ -11,7 +11,7 @@ from inferlab.errors import LabError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import run_closed_loop
 from inferlab.load.samples import RequestSpec
-from inferlab.measure.metrics_watch import changes, parse, watch
+from inferlab.measure.metrics_watch import cache_config, changes, parse, watch
 
 PAGE = (Path(__file__).parent / "pages" / "vllm-0.32.0-metrics.txt").read_text(encoding="utf-8")
 
@@ -76,3 +76,5 @@ def test_a_request_passes_through_a_real_engine(embedded_engine: str) -> None:
     assert 40 <= table.total("generation_tokens") <= 42
     assert table.peak("running") == 1.0
     assert 0 < table.peak("kv_usage") < 0.01
+    config = cache_config(embedded_engine)
+    assert (config["block_size"], config["num_gpu_blocks"]) == ("128", "1024")

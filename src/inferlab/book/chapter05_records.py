@@ -8,12 +8,14 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
 
 from inferlab.arithmetic.roofline import decode
+from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.claims import judge_labs
 from inferlab.errors import LabError
 from inferlab.plots.chunked import chunk_tradeoff
 from inferlab.plots.decode_grid import decode_grid
 from inferlab.plots.pareto import Operated, Service, pareto_with_ceilings
+from inferlab.plots.roofline import share_of_limit
 from inferlab.plots.slots import slot_timelines
 from inferlab.plots.step_profile import step_attribution
 from inferlab.plots.tables import table
@@ -155,17 +157,56 @@ def grid(record: Record) -> Drawing:
 def attribution(record: Record) -> Drawing:
     """A decode step's parts, against the time of reading what it must at the measured copy rate."""
     condition = record.select("step_time", part="total")[0].labels
-    floor = decode(known_shape("qwen3-8b"), condition["batch"], condition["context"]).total
-    seconds = floor.against(measured_ceilings(store.find("chapter03", "ceilings", DEVICE))).floor_s
+    seconds = _floor_s(condition["batch"], condition["context"])
     name = f"batch {condition['batch']}"
     return step_attribution({name: record.figures}, {name: 1e3 * seconds}, note=describe(record))
+
+
+def stream_shares(record: Record) -> Markdown:
+    """One stream's time per token on both sides of an A/B, against reading weights and KV once."""
+    given = record.parameters.get("description", {}).get("load", {})
+    context = int(given.get("prompt", 128)) + int(given.get("output", 256)) // 2
+    floor_ms = 1e3 * _floor_s(1, context)
+    rows = []
+    for side in "AB":
+        tpot = record.one("tpot_ms.mean", side=side)
+        name = record.parameters.get(f"engine_{side.lower()}", side)
+        low, high = floor_ms / tpot.high, floor_ms / tpot.low
+        rows.append((name, tpot.mean, floor_ms, f"{floor_ms / tpot.mean:.1%}",
+                     f"{low:.1%}–{high:.1%}"))  # fmt: skip
+    return table(["H200，单流", "TPOT ms", "roofline 下限 ms", "占 roofline", "95 % 区间"], rows)
+
+
+def grid_shares(record: Record) -> Drawing:
+    """What share of each ceiling a decode step reaches over batch: where they cross, decode leaves
+    the bandwidth roof."""
+    ceilings, shape = _ceilings(), known_shape("qwen3-8b")
+    groups: dict[str, list[tuple[float, float]]] = {}
+    contexts = sorted({figure.labels["context"] for figure in record.select("step_ms")})
+    for context in contexts[:: max(1, len(contexts) - 1)]:
+        for step in record.select("step_ms", context=context):
+            batch, seconds = step.labels["batch"], step.mean / 1e3
+            point = decode(shape, batch, context).total.against(ceilings)
+            for name, limit in (("带宽", point.memory_s), ("算力", point.compute_s)):
+                groups.setdefault(f"{name}，上下文 {context:,}", []).append(
+                    (batch, limit / seconds)
+                )
+    return share_of_limit(groups, x_label="batch", title="一步 decode 用到了两个上限的多少",
+                          note=describe(record))  # fmt: skip
+
+
+def _ceilings() -> Ceilings:
+    return measured_ceilings(store.find("chapter03", "ceilings", DEVICE))
+
+
+def _floor_s(batch: int, context: int) -> float:
+    return decode(known_shape("qwen3-8b"), batch, context).total.against(_ceilings()).floor_s
 
 
 def saturation(record: Record, slo_ms: float = 50) -> Drawing:
     """Throughput against TPOT over concurrency, with both ceilings."""
     given = record.parameters.get("description", {}).get("load", {})
-    ceilings = measured_ceilings(store.find("chapter03", "ceilings", DEVICE))
-    service = Service(known_shape("qwen3-8b"), ceilings, given.get("prompt", 1024),
+    service = Service(known_shape("qwen3-8b"), _ceilings(), given.get("prompt", 1024),
                       given.get("output", 256))  # fmt: skip
     return pareto_with_ceilings(operated(record), service, slo_ms=slo_ms, note=describe(record))
 
