@@ -10,7 +10,7 @@ from its own first row.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -164,19 +164,6 @@ def _poll(url: str, seen: Watch) -> None:
         seen.error = "没有 vllm: 开头的指标"
         return
     seen.rows.append((time.perf_counter() - seen.started_s, row))
-
-
-def changes(table: MetricsTable, names: Iterable[str]) -> list[int]:
-    """Rows in which one of these columns differs from the row before; the first row is one.
-
-    For a short request most polls repeat the last: this leaves the rows that tell something.
-    """
-    columns = [table.columns[name] for name in names]
-    return [
-        place
-        for place in range(len(table))
-        if place == 0 or any(column[place] != column[place - 1] for column in columns)
-    ]
 
 
 def cache_config(url: str) -> dict[str, str]:
