@@ -1,8 +1,9 @@
 """What a kernel's name says about its work: the parts of an engine's step.
 
 The names are those of vLLM 0.32.0's CPU build, of torch 2.11 on an H200 (both read from traces),
-and of the sources of vLLM, FlashAttention, cuBLAS, CUTLASS and Inductor. Order matters: the first pattern that is found in a name decides.
-A kernel that no pattern knows stays `other`, listed by name, so that nothing is hidden.
+and of the sources of vLLM, FlashAttention, cuBLAS, CUTLASS and Inductor. Order matters: the first
+pattern that is found in a name decides. A kernel that no pattern knows stays `other`, listed by
+name, so that nothing is hidden.
 """
 
 import re
