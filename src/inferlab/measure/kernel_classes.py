@@ -26,6 +26,7 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (COMMUNICATION, r"nccl|all_?reduce|all_?gather|reduce_?scatter|multimem"),
     # Inductor's fused loops are named after what they replace, so they come before the products.
     (SAMPLING, r"argmax|top_?k|top_?p|multinomial|softmax|exponential|gumbel|penalt|sort|logprob"),
+    (SAMPLING, r"num_sampled|combine_sampled"),
     (ELEMENTWISE, r"triton_(poi|red|per|for)_fused"),
     # cuBLAS (nvjet, xmma, gemv, its split-K sums), CUTLASS, DeepGEMM, Inductor templates, oneDNN
     (MATMUL, r"nvjet|gemm|gemv|cutlass|split_?k|xmma|cublas|triton_(tem|mm)|onednn_mm"),
@@ -33,7 +34,7 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (COPY, r"memcpy|memset|copy|CatArray|aten::(to|_to_copy|cat|fill_|clone|empty\w*)$"),
     (ELEMENTWISE, r"vectorized_gather|index_?select|embedding"),
     (PREPARE, r"slot_mapping|block_table|prepare_|_gather_|input_batch|aten::(index|select)"),
-    (PREPARE, r"compute_\w*positions|query_start|seq_lens|expand_idx|post_update"),
+    (PREPARE, r"compute_\w*positions|query_start|seq_lens|expand_idx|post_update|apply_write"),
     (ELEMENTWISE, r"rms_?norm|layer_?norm|rotary|rope|silu|gelu|act_and_mul|swiglu"),
     (ELEMENTWISE, r"elementwise|reduce_kernel|indexing|scatter|arange"),
     (ELEMENTWISE, r"aten::\w+"),

@@ -67,7 +67,7 @@ def step_attribution(
             shown.add(part)
         axes.text(left, place - 0.36, f"{left:.2f} ms", fontsize=8.5, color=GREY, ha="right")
         if "unprofiled" in times:
-            axes.plot(times["unprofiled"], place, "D", color="black", markersize=5,
+            axes.plot(times["unprofiled"], place + 0.36, "D", color="black", markersize=5,
                       label="不开 profiler" if place == 0 else None)  # fmt: skip
         if floor_ms and name in floor_ms:
             axes.vlines(floor_ms[name], place - 0.42, place + 0.42, color=RED, linewidth=2,
