@@ -103,3 +103,20 @@ def test_senseless_arguments_are_refused(memory: int, utilization: float) -> Non
         memory_ledger(
             shape_of("gpt2"), memory_bytes=memory, max_model_len=10, utilization=utilization
         )
+
+
+# What vLLM 0.32.0 said on an H200 that shows 139.80 GiB to programs (results/h200/chapter05).
+@pytest.mark.parametrize(
+    ("max_num_seqs", "max_model_len", "tokens"),
+    [(1024, 40_960, 802_896), (8, 8192, 813_584)],
+)
+def test_an_h200s_kv_cache_is_predicted_within_one_per_cent(
+    max_num_seqs: int, max_model_len: int, tokens: int
+) -> None:
+    ledger = memory_ledger(
+        shape_of("qwen3-8b"),
+        memory_bytes=round(139.80 * GIB),
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+    )
+    assert ledger.capacity.tokens == pytest.approx(tokens, rel=0.01)

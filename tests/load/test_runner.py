@@ -190,3 +190,10 @@ def test_a_worker_process_runs_the_same_plan() -> None:
 def test_a_worker_process_that_fails_says_why() -> None:
     with pytest.raises(LabError, match="连不上"):
         run_in_process(WorkerPlan("http://127.0.0.1:1", 1, concurrency=1))
+
+
+def test_a_ramp_starts_the_places_of_a_closed_loop_one_after_another() -> None:
+    with null_server(ttft_ms=400, itl_ms=1) as server:
+        samples = closed_loop(server.endpoint(), [SPEC] * 8, 4, ramp_s=0.2).samples
+    first = sorted(sample.scheduled_s for sample in samples)[:4]
+    assert first == pytest.approx([0.0, 0.05, 0.1, 0.15], abs=0.03)

@@ -6,7 +6,7 @@ from handmade_samples import sample
 from inferlab.errors import LabError
 from inferlab.load import Endpoint, Status
 from inferlab.load.workloads import Lengths
-from inferlab.measure.decode_grid import steps_together
+from inferlab.measure.decode_grid import steps_together, tokens_ahead
 from inferlab.measure.static_batching import Served, requests, slot_share
 from inferlab.measure.under_test import UnderTest
 
@@ -50,3 +50,10 @@ def test_an_idle_slot_is_wasted():
     half = [Served(0, 0, 0.1, 4, 40), Served(1, 0, 0.1, 2, 20)]
     assert slot_share(whole, 2) == 1
     assert slot_share(half, 2) == 0.75
+
+
+def test_how_far_the_first_is_ahead():
+    # One token each 20 ms: the first has those of 0.1, 0.12, … 0.3 s when the last begins.
+    assert tokens_ahead([sample(itl_s=0.02, tokens=31), sample(ttft_s=0.31)]) == 11
+    # The first ended at 0.28 s; the last came 5 of its lengths later.
+    assert tokens_ahead([sample(itl_s=0.02, tokens=10), sample(ttft_s=1.0)]) == 50

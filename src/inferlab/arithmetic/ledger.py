@@ -22,12 +22,15 @@ from inferlab.errors import LabError
 
 GIB = 1 << 30
 
-# Rules of thumb, not measurements: CUDA context (about 0.5 GiB), libraries' workspaces and CUDA
-# graphs on a GPU; the interpreter with torch and vLLM loaded in a CPU worker.
-RUNTIME_BYTES: dict[Device, int] = {"gpu": round(1.5 * GIB), "cpu": round(0.8 * GIB)}
+# What vLLM 0.32.0 reported on an H200 (results/h200/chapter05/kv_capacity.json and its log):
+# 0.28 GiB of CUDA context and libraries, 0.94 GiB set aside for CUDA graphs of its default sizes.
+# On a CPU, a rule of thumb: the interpreter with torch and vLLM loaded.
+RUNTIME_BYTES: dict[Device, int] = {"gpu": round((0.28 + 0.94) * GIB), "cpu": round(0.8 * GIB)}
 
-# A logit row while sampling: bf16 logits, fp32 copy, sorted values, int64 indices, probabilities.
-SAMPLING_BYTES_PER_LOGIT = 2 + 4 + 4 + 8 + 4
+# A logit row while sampling: bf16 logits and their fp32 copy (vllm/v1/worker/gpu/sample).
+SAMPLING_BYTES_PER_LOGIT = 2 + 4
+# Penalties keep a count for every token of the vocabulary and every sequence: int32, and one bit.
+STATE_BYTES_PER_LOGIT = 4 + 1 / 8
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def memory_ledger(
     used = [
         _weights_row(shape, weight_dtype),
         activations_row(shape, max_num_batched_tokens, max_num_seqs),
-        _runtime_row(device, runtime_bytes),
+        _runtime_row(shape, device, max_num_seqs, runtime_bytes),
     ]
     used = [_with_measured(row, measured or {}) for row in used]
     budget = int(memory_bytes * utilization) - sum(row.bytes for row in used)
@@ -168,8 +171,10 @@ def activations_row(shape: ModelShape, max_num_batched_tokens: int, max_num_seqs
 def _live_elements(shape: ModelShape, part: Mixer | FeedForward) -> int:
     """Elements a token that are alive at once in a layer's part, residual and input included.
 
-    The product's output and what is made of it; routed experts once for each expert a token takes,
-    their outputs kept until they are added up.
+    The product's output and what is made of it, both twice: the allocator has not given back a
+    layer's buffers when the next one's are taken (20 x hidden in all for Qwen3-8B, as vLLM 0.32.0
+    found on an H200: 1.25 GiB at 8,192 tokens). Routed experts count once for each expert a token
+    takes, their outputs kept until they are added up.
     """
     residual = 2 * shape.hidden_size
     if isinstance(part, MoeMlp):
@@ -178,15 +183,24 @@ def _live_elements(shape: ModelShape, part: Mixer | FeedForward) -> int:
             matrix.used * max(matrix.inputs, matrix.outputs) for matrix in experts
         )
     first, last = part.matrices[0], part.matrices[-1]
-    return residual + first.outputs + last.inputs
+    return residual + 2 * (first.outputs + last.inputs)
 
 
-def _runtime_row(device: Device, given: int | None) -> LedgerRow:
-    parts = "CUDA context + 库 + CUDA graph" if device == "gpu" else "Python 进程与库"
-    size = RUNTIME_BYTES[device] if given is None else given
-    return LedgerRow(
-        "runtime", "运行时", size, f"{parts}（{'经验值' if given is None else '指定值'}）", False
+def _runtime_row(
+    shape: ModelShape, device: Device, max_num_seqs: int, given: int | None
+) -> LedgerRow:
+    if given is not None:
+        return LedgerRow("runtime", "运行时", given, "指定值", False)
+    if device == "cpu":
+        return LedgerRow(
+            "runtime", "运行时", RUNTIME_BYTES["cpu"], "Python 进程与库（经验值）", False
+        )
+    state = round(max_num_seqs * shape.vocab_size * STATE_BYTES_PER_LOGIT)
+    formula = (
+        f"CUDA context、库和 CUDA graph {RUNTIME_BYTES['gpu'] / GIB:.2f} GiB（H200 实测）"
+        f" + 采样状态 {max_num_seqs:,} × 词表 {shape.vocab_size:,} × {STATE_BYTES_PER_LOGIT} B"
     )
+    return LedgerRow("runtime", "运行时", RUNTIME_BYTES["gpu"] + state, formula, False)
 
 
 def _weights_row(shape: ModelShape, weight_dtype: str) -> LedgerRow:

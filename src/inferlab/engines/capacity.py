@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from inferlab.arithmetic.kv_cache import Capacity
-from inferlab.arithmetic.ledger import MemoryLedger, memory_ledger
+from inferlab.arithmetic.ledger import GIB, MemoryLedger, memory_ledger
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.engines.native import configuration
 from inferlab.hardware.host import describe_host
@@ -34,22 +34,36 @@ def ledger_for(
         measured: bytes by row that the engine reported, instead of estimates.
     """
     host = describe_host()
-    memory_bytes = host.memory.total_bytes
+    memory_bytes, tokens, seqs = host.memory.total_bytes, 8192, 256
     if host.gpus:
-        memory_bytes = host.gpus[0].memory_bytes or memory_bytes
+        gpu = host.gpus[0]
+        memory_bytes = (gpu.memory_bytes or memory_bytes) - (gpu.reserved_bytes or 0)
+        tokens, seqs = batch_defaults(gpu.name, memory_bytes)
     return memory_ledger(
         shape,
         memory_bytes=memory_bytes,
         max_model_len=options["max-model-len"],
         kv_dtype=options.get("kv-cache-dtype", "auto"),
-        max_num_batched_tokens=options.get("max-num-batched-tokens", 8192),
-        max_num_seqs=options.get("max-num-seqs", 256),
+        max_num_batched_tokens=options.get("max-num-batched-tokens", tokens),
+        max_num_seqs=options.get("max-num-seqs", seqs),
         utilization=options.get("gpu-memory-utilization", 0.92),
         device="gpu" if host.gpus else "cpu",
         block_size=options.get("block-size"),
         kv_cache_bytes=options.get("kv-cache-memory-bytes"),
         measured=measured,
     )
+
+
+def batch_defaults(gpu: str, memory_bytes: int) -> tuple[int, int]:
+    """vLLM 0.32's own `max-num-batched-tokens` and `max-num-seqs` of an API server on a GPU.
+
+    Source: `get_batch_defaults` in vllm/engine/arg_utils.py.
+    """
+    if memory_bytes >= 160 * GIB:
+        return 16384, 1024
+    if memory_bytes >= 70 * GIB and "a100" not in gpu.lower():
+        return 8192, 1024
+    return 2048, 256
 
 
 def predict_capacity(lab: str, shape: ModelShape) -> Capacity:

@@ -73,6 +73,7 @@ class GpuInfo(BaseModel):
     power_limit_w: float | None
     max_sm_clock_mhz: int | None
     pcie: str | None
+    reserved_bytes: int | None = None
 
 
 class HostInfo(BaseModel):

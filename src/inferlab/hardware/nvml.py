@@ -41,6 +41,7 @@ class GpuIdentity:
 
     Attributes:
         memory_bytes: total device memory as the driver reports it (below the datasheet's figure).
+        reserved_bytes: what the driver keeps of it for itself; programs see the rest.
         power_limit_w: the limit in force, which may lie under the datasheet's board power.
         pcie: negotiated maximum, such as `5.0 x16`.
     """
@@ -54,6 +55,7 @@ class GpuIdentity:
     power_limit_w: float | None
     max_sm_clock_mhz: int | None
     pcie: str | None
+    reserved_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,14 @@ def identify(index: int) -> GpuIdentity:
         power_limit_w=limit_mw / 1000 if limit_mw is not None else None,
         max_sm_clock_mhz=optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
         pcie=_pcie(handle),
+        reserved_bytes=_reserved_bytes(handle),
     )
+
+
+def _reserved_bytes(handle: Any) -> int | None:
+    second = getattr(pynvml, "nvmlMemory_v2", None)
+    memory = optional(pynvml.nvmlDeviceGetMemoryInfo, handle, second) if second else None
+    return int(memory.reserved) if memory is not None else None
 
 
 def cuda_version(encoded: int | None) -> str | None:

@@ -74,7 +74,8 @@ def open_loop(
 
 def closed_loop(
     endpoint: Endpoint, specs: Iterable[RequestSpec], concurrency: int, *,
-    duration_s: float | None = None, check: bool = True, on_sample: OnSample | None = None,
+    duration_s: float | None = None, ramp_s: float = 0.0, check: bool = True,
+    on_sample: OnSample | None = None,
 ) -> RunResult:  # fmt: skip
     """Keeps `concurrency` requests in flight: each place sends its next request at once.
 
@@ -86,6 +87,8 @@ def closed_loop(
         specs: one a request; may be endless when `duration_s` is given.
         concurrency: requests in flight.
         duration_s: start no request after so long.
+        ramp_s: the places begin one after another over so long. Begun all at once with answers of
+            one length, they stay in step: all prefill, then all decode, which no service sees.
         check: try the endpoint first, to fail with one clear line.
         on_sample: called with each sample as its request ends.
 
@@ -95,7 +98,9 @@ def closed_loop(
     work = iter(enumerate(specs))
 
     async def body(run: _Run) -> None:
-        async def place() -> None:
+        async def place(starts_s: float) -> None:
+            if starts_s > 0:
+                await asyncio.sleep(starts_s)
             for index, spec in work:
                 if duration_s is not None and run.client.now() >= duration_s:
                     return
@@ -105,8 +110,8 @@ def closed_loop(
                     return
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, concurrency)):
-                group.create_task(place())
+            for number in range(max(1, concurrency)):
+                group.create_task(place(ramp_s * number / concurrency))
 
     return run_async(_run(endpoint, body, check, on_sample))
 

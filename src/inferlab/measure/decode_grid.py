@@ -23,8 +23,9 @@ from inferlab.measure.under_test import UnderTest
 
 BATCHES, CONTEXTS, OUTPUT = (1, 4, 16), (128, 1024), 48
 FEWEST_STEPS = 8
-# vLLM's smallest default of max-num-batched-tokens: prefill takes at most so many steps.
-PREFILL_TOKENS_PER_STEP = 2048
+
+
+AHEAD_MARGIN = 2  # longer answers also make the server slower to begin the last ones
 
 
 class TooFewSteps(LabError):
@@ -65,11 +66,11 @@ def measure(engine: UnderTest, given: dict[str, Any], kv_tokens: int | None) -> 
     output = int(given.get("output", OUTPUT))
     points = sorted(product(batches, contexts), key=lambda each: (each[0] * each[1], each))
     for batch, context in points:
-        if why := _unfit(engine, batch, context, output, kv_tokens):
+        if why := _unfit(engine, batch, context + output, kv_tokens):
             engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{why}")
             continue
         try:
-            yield from list(_point(engine, batch, context, output))
+            yield from list(_point(engine, batch, context, output, kv_tokens))
         except TooFewSteps as error:
             engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{error.message}")
 
@@ -112,17 +113,40 @@ def _within(sample: RequestSample, start: float, end: float) -> tuple[float, int
     return span, tokens, sample.prompt_tokens + before - 1 + (tokens - 1) / 2
 
 
-def _point(engine: UnderTest, batch: int, context: int, output: int) -> Iterator[Series]:
+def tokens_ahead(samples: Sequence[RequestSample]) -> int:
+    """Tokens that the first sequence had when the last one got its first.
+
+    Where the first had ended by then, all its tokens and as many again for each whole length that
+    the last came later.
+    """
+    first = min((s for s in samples if s.chunk_s), key=lambda s: s.chunk_s[0])
+    last = max(s.chunk_s[0] for s in samples if s.chunk_s)
+    had = sum(n for at, n in zip(first.chunk_s, first.chunk_tokens, strict=True) if at <= last)
+    length = first.chunk_s[-1] - first.chunk_s[0]
+    lengths = max(1.0, (last - first.chunk_s[0]) / length) if length > 0 else 1.0
+    return ceil(had * lengths)
+
+
+def _wave(engine: UnderTest, specs: Sequence[RequestSpec]) -> list[RequestSample]:
+    return run_closed_loop(engine.endpoint, specs, len(specs), check=False)
+
+
+def _point(
+    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None
+) -> Iterator[Series]:
     labels: dict[str, Any] = {"batch": batch, "context": context}
-    specs = _specs(engine, batch, context, output)
-    # The same prompts each time: the engine's prefix cache then makes the prefill short, and the
-    # first wave, which is not counted, is the one that computes them.
-    run_closed_loop(engine.endpoint, specs, batch, check=False)
+    # The same prompts each time: the engine's prefix cache then makes the prefill short. The first
+    # wave computes them; the second tells how far the first sequence is ahead of the last.
+    _wave(engine, _specs(engine, batch, context, 1))
+    ahead = tokens_ahead(_wave(engine, _specs(engine, batch, context, output)))
+    room = AHEAD_MARGIN * ahead + FEWEST_STEPS
+    if why := _unfit(engine, batch, context + output + room, kv_tokens):
+        raise TooFewSteps(why)
+    specs = _specs(engine, batch, context, output + room)
     found = []
     for _ in range(engine.repeats):
         with engine.mark(f"decode {batch}×{context}"):
-            samples = run_closed_loop(engine.endpoint, specs, batch, check=False)
-        found.append(steps_together(samples))
+            found.append(steps_together(_wave(engine, specs)))
     yield Series("step_ms", "ms", [each.step_ms for each in found], labels)
     yield from _prediction(engine, found, labels)
 
@@ -146,24 +170,12 @@ def _prediction(
 def _specs(engine: UnderTest, batch: int, context: int, output: int) -> list[RequestSpec]:
     random = Random(f"{engine.seed}/{batch}/{context}")
     source = Source(engine.vocabulary)
-    tokens = output + _prefill_steps(batch, context)
     return [
-        RequestSpec(source.draw(context, random), tokens, ignore_eos=True) for _ in range(batch)
+        RequestSpec(source.draw(context, random), output, ignore_eos=True) for _ in range(batch)
     ]
 
 
-def _prefill_steps(batch: int, context: int) -> int:
-    """Tokens that the first sequence may have decoded before the last one's first: steps that
-    carry a prefill, and those while the server still reads the other requests."""
-    if batch == 1:
-        return 4
-    return 4 + batch // 4 + ceil(1.25 * batch * context / PREFILL_TOKENS_PER_STEP)
-
-
-def _unfit(
-    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None
-) -> str:  # fmt: skip
-    longest = context + output + _prefill_steps(batch, context)
+def _unfit(engine: UnderTest, batch: int, longest: int, kv_tokens: int | None) -> str:
     limit = engine.options.get("max-model-len")
     if limit and longest > limit:
         return f"超过 max-model-len {limit}"

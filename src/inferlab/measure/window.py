@@ -1,6 +1,7 @@
 """Which part of a run counts, and whether it was steady.
 
-The rule: the first tenth of the scheduled time is warm-up, and what comes after the last scheduled
+The rule: the first tenth of the scheduled time (or the ramp, where one was asked for that is
+longer) is warm-up, and what comes after the last scheduled
 time is drain. Latencies are those of all requests *scheduled* inside the window, also when they end
 in the drain: leaving out the slow ones that had not ended would flatter. Throughput counts what
 *arrived* inside the window.

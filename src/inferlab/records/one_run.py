@@ -13,7 +13,13 @@ from inferlab.load.runner import RunResult
 from inferlab.load.samples import RequestSample
 from inferlab.measure.goodput import Slo, goodput
 from inferlab.measure.summary import summarise
-from inferlab.measure.window import Window, steady_state, steady_window, whole_window
+from inferlab.measure.window import (
+    WARM_UP_SHARE,
+    Window,
+    steady_state,
+    steady_window,
+    whole_window,
+)
 from inferlab.records import runs as form
 from inferlab.records.against_ceilings import Limits, limits_of, shares
 from inferlab.records.plan import Level, Plan
@@ -23,7 +29,10 @@ from inferlab.records.schema import EngineInfo, Model
 from inferlab.records.served_by import describe_engine, describe_model, is_local
 from inferlab.records.telemetry import busy_gpus, gpu_telemetry
 
-WINDOW_RULE = "first tenth of the scheduled time is warm-up, the time after the last is drain"
+WINDOW_RULE = (
+    "first tenth of the scheduled time (the ramp, where longer) is warm-up, "
+    "the time after the last is drain"
+)
 
 
 class Watch:
@@ -142,10 +151,10 @@ def usable(endpoint: Endpoint, tries: int = 3) -> Endpoint:
     return endpoint
 
 
-def counted_window(samples: Sequence[RequestSample]) -> Window:
+def counted_window(samples: Sequence[RequestSample], warm_up: float = WARM_UP_SHARE) -> Window:
     """The steady window by the rule, or the whole run when that leaves fewer than ten requests."""
     try:
-        window = steady_window(samples)
+        window = steady_window(samples, warm_up=warm_up)
     except LabError:
         return whole_window(samples)
     counted = sum(sample.scheduled_s in window for sample in samples)
@@ -156,7 +165,7 @@ def _as_run(
     bench: Bench, ground: Ground, result: RunResult, labels: dict[str, Any], repeat: int, seed: str
 ) -> Run:
     samples = result.samples
-    window = counted_window(samples)
+    window = counted_window(samples, bench.plan.warm_up)
     summary = summarise(samples, window)
     good = goodput(samples, bench.slo, window) if bench.slo else None
     known = ground.limits

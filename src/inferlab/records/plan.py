@@ -19,6 +19,7 @@ from inferlab.load.workloads import (
     random_requests,
     shared_prefixes,
 )
+from inferlab.measure.window import WARM_UP_SHARE
 from inferlab.repository import root
 
 Kind = Literal["random", "prefix", "chat", "file"]
@@ -126,6 +127,7 @@ class Plan:
         duration_s: send for so long; 0 when `requests` ends the run.
         requests: send so many; 0 when `duration_s` ends the run.
         speed: a trace is played so many times as fast.
+        ramp_s: a closed loop's places begin over so long; warm-up, if longer than a tenth.
     """
 
     workload: Workload = Workload()
@@ -134,6 +136,7 @@ class Plan:
     duration_s: float = 30.0
     requests: int = 0
     speed: float = 1.0
+    ramp_s: float = 0.0
 
     def run(
         self, endpoint: Endpoint, level: Level, seed: str, on_sample: OnSample | None = None
@@ -150,10 +153,17 @@ class Plan:
             specs = self._closed(random, endpoint.api)
             return closed_loop(
                 endpoint, specs, level.concurrency,
-                duration_s=self.duration_s or None, check=False, on_sample=on_sample,
+                duration_s=self.duration_s or None, ramp_s=self.ramp_s, check=False,
+                on_sample=on_sample,
             )  # fmt: skip
         timed = self._open(level, random, endpoint.api)
         return open_loop(endpoint, timed, check=False, on_sample=on_sample)
+
+    @property
+    def warm_up(self) -> float:
+        """Share of the scheduled time that is not counted: a tenth, or the ramp where longer."""
+        ramp = self.ramp_s / self.duration_s if self.duration_s else 0.0
+        return min(0.9, max(WARM_UP_SHARE, ramp))
 
     def expected_requests(self, level: Level) -> int:
         """About how many requests a run has; 0 when that is not known before."""

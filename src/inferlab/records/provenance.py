@@ -25,17 +25,18 @@ print(json.dumps(found))
 def describe_software(python: Path, engine: str | None = None) -> Software:
     """Versions in the interpreter that measured, and the commit of this clone.
 
-    A copy without `.git` (an offline host, an image) names its commit in `INFERLAB_GIT_COMMIT`.
+    A copy without a whole `.git` (an offline host, an image) names its commit in
+    `INFERLAB_GIT_COMMIT`, which wins; whether it was changed is then not known.
     """
     found = json.loads(
         subprocess.run([python, "-c", _VERSIONS], capture_output=True, check=True).stdout
     )
-    commit, changes = _git("rev-parse", "--verify", "HEAD"), None
-    if commit:
+    named, changes = os.environ.get("INFERLAB_GIT_COMMIT"), None
+    commit = named or _git("rev-parse", "--verify", "HEAD")
+    if commit and not named:
         changes = _git(
             "status", "--porcelain", "--untracked-files=no", "--", "src", "code", "scripts"
         )
-    commit = commit or os.environ.get("INFERLAB_GIT_COMMIT")
     return Software(git_commit=commit, git_dirty=None if changes is None else bool(changes),
                     engine=engine, **found)  # fmt: skip
 
