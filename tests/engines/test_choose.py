@@ -19,7 +19,7 @@ from machines import (
 )
 
 from inferlab.engines.choose import Choice, ModelDefaults, Wish, choose, require_memory
-from inferlab.engines.machine import Gpu, Machine
+from inferlab.engines.machine import Gpu, Machine, probe_docker
 from inferlab.errors import LabError, UsageError
 from inferlab.settings import Settings
 
@@ -171,3 +171,10 @@ def test_a_library_is_no_remedy_where_the_build_does_not_exist(defaults: ModelDe
     arm = machine(architecture="aarch64", missing_libraries=NO_LIBNUMA)
     with pytest.raises(LabError, match="Docker"):
         pick(arm, defaults)
+
+
+def test_a_docker_without_its_daemon_is_described_and_not_a_crash(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    found = probe_docker()
+    assert not found.usable and not found.nvidia_runtime
+    assert bool(found.client) == bool(found.problem)

@@ -4,6 +4,7 @@ import compileall
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def install(folder: Path, into: Path, *, say: Say = print) -> Path:
     temporary.mkdir(parents=True)
     parts.unpack(manifest, folder, temporary)
     say("正在编译字节码 …")
-    compileall.compile_dir(temporary, quiet=2, workers=os.cpu_count() or 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other people's code
+        compileall.compile_dir(temporary, quiet=2, workers=os.cpu_count() or 1)
     (temporary / ".python").write_text(sys.executable + "\n", encoding="utf-8")
     shutil.copy(folder / parts.MANIFEST, temporary / DONE)
     if into.exists():
