@@ -80,7 +80,7 @@ def against_vllm(bench: VllmBench, streams: int = 512, tokens: int = 256) -> lis
     return [Row(name, value, "≤ 1/4", ours <= theirs / 4)]
 
 
-def agreement(bench: VllmBench, url: str, rounds: int = 5, requests: int = 64) -> list[Row]:
+def agreement(bench: VllmBench, url: str, rounds: int = 5, requests: int = 192) -> list[Row]:
     """The same closed loop on a real engine by both clients, interleaved: do the figures agree?"""
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
