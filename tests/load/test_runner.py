@@ -197,3 +197,23 @@ def test_a_ramp_starts_the_places_of_a_closed_loop_one_after_another() -> None:
         samples = closed_loop(server.endpoint(), [SPEC] * 8, 4, ramp_s=0.2).samples
     first = sorted(sample.scheduled_s for sample in samples)[:4]
     assert first == pytest.approx([0.0, 0.05, 0.1, 0.15], abs=0.03)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="schedstat is Linux's")
+def test_a_client_without_a_cpu_of_its_own_knows_it() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    mine = os.sched_getaffinity(0)
+    try:
+        for process in busy:
+            os.sched_setaffinity(process.pid, {cpu})
+        os.sched_setaffinity(0, {cpu})
+        with null_server(ttft_ms=1, itl_ms=1) as server:
+            found = closed_loop(server.endpoint(), [RequestSpec([1], 64)] * 64, 16)
+    finally:
+        os.sched_setaffinity(0, mine)
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert found.waited_s is not None and found.waited_s > 0
+    assert found.starved == (found.waited_s > 0.05 * found.duration_s)

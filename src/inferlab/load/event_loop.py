@@ -7,6 +7,7 @@ import selectors
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -75,6 +76,17 @@ def _no_garbage_pauses() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def waited_s() -> float | None:
+    """Seconds that this thread was ready to run but had no CPU, since it began; Linux only.
+
+    Source: second field of `/proc/<pid>/schedstat` (Linux, Documentation/scheduler/sched-stats).
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def raise_file_limit() -> None:

@@ -13,13 +13,14 @@ from inferlab.errors import LabError
 from inferlab.load.arrivals import TimedRequest
 from inferlab.load.client import Client
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.event_loop import run_async
+from inferlab.load.event_loop import run_async, waited_s
 from inferlab.load.probe import check_endpoint
 from inferlab.load.samples import Message, RequestSample, RequestSpec, Status
 from inferlab.load.workloads import Conversation
 
 OnSample = Callable[[RequestSample], None]
 DEAD_AFTER = 10
+STARVED_SHARE = 0.05  # of a run's time; waiting comes in pieces, and 5 % moves a p99
 AHEAD_S = 0.005
 
 
@@ -28,7 +29,9 @@ class RunResult:
     """What one run measured.
 
     `origin_s` is `time.perf_counter()` and `started_at` the Unix time at second 0 of the samples.
-    `stopped` says in one line why the run ended early; empty for a whole run.
+    `stopped` says in one line why the run ended early; empty for a whole run. `waited_s` is how
+    long the client was ready to run but had no CPU: latency that the machine added, not the server;
+    None where the system does not tell.
     """
 
     samples: list[RequestSample] = field(repr=False)
@@ -37,6 +40,12 @@ class RunResult:
     duration_s: float
     connections: int
     stopped: str = ""
+    waited_s: float | None = None
+
+    @property
+    def starved(self) -> bool:
+        """Whether the client waited for a CPU so long that its times say little."""
+        return self.waited_s is not None and self.waited_s > STARVED_SHARE * self.duration_s
 
     @property
     def partial(self) -> bool:
@@ -216,6 +225,7 @@ class _Run:
         self._on_sample = on_sample
         self._samples: list[RequestSample] = []
         self._unreachable = 0
+        self._waited_s = waited_s()
         self._main = asyncio.current_task()
 
     async def until(self, at_s: float) -> None:
@@ -258,4 +268,9 @@ class _Run:
             duration_s=self.client.now(),
             connections=self.client.connections_opened,
             stopped=self.stopped,
+            waited_s=self._waited(),
         )
+
+    def _waited(self) -> float | None:
+        before, now = self._waited_s, waited_s()
+        return None if before is None or now is None else now - before

@@ -173,19 +173,23 @@ def _as_run(
         labels=labels, repeat=repeat, seed=seed, started_at=round(result.started_at, 3),
         duration_s=result.duration_s, window_s=(window.start_s, window.end_s),
         summary=form.RunSummary.of(summary),
-        steady=_steady(samples, window, closed="concurrency" in labels),
+        steady=_steady(result, window, closed="concurrency" in labels),
         goodput=form.goodput_figures(good) if good else None,
         limits={} if isinstance(known, str) else shares(known, samples, window, summary),
-        partial=result.stopped, itl_quantiles_ms=form.itl_quantiles(samples, window),
+        partial=result.stopped, client_waited_s=result.waited_s,
+        itl_quantiles_ms=form.itl_quantiles(samples, window),
         requests=form.RequestTable.of(samples) if bench.keep_requests else None,
     )  # fmt: skip
 
 
-def _steady(
-    samples: Sequence[RequestSample], window: Window, *, closed: bool
-) -> form.SteadyVerdict:
+def _steady(result: RunResult, window: Window, *, closed: bool) -> form.SteadyVerdict:
+    samples = result.samples
     if not samples or window.duration_s <= 0:
         return form.SteadyVerdict(verdict="too short", reason="没有请求")
+    if result.starved:
+        share = (result.waited_s or 0.0) / result.duration_s
+        reason = f"压测进程有 {share:.0%} 的时间在等 CPU，延迟不可信：让出 CPU，或从另一台机器压测"
+        return form.SteadyVerdict(verdict="client starved", reason=reason)
     found = form.steady_verdict(steady_state(samples, window))
     if closed and found.verdict == "overloaded":
         # The client itself holds the number in flight, so no queue can grow.

@@ -70,7 +70,9 @@ class SteadyVerdict(BaseModel):
     """Whether the run can stand for its load, by the rule of `measure.window.steady_state`."""
 
     model_config = ConfigDict(frozen=True)
-    verdict: str = Field(description="steady, too short, overloaded or drifting")
+    verdict: str = Field(
+        description="steady, too short, overloaded, drifting, or client starved (of CPU)"
+    )
     reason: str = ""
 
 
@@ -128,6 +130,9 @@ class Run(BaseModel):
         description="mbu, mfu: share of the measured ceilings; and what they were computed from",
     )
     partial: str = Field(default="", description="why the run ended early; empty for a whole run")
+    client_waited_s: float | None = Field(
+        default=None, description="how long the client was ready to run but had no CPU; Linux only"
+    )
     telemetry: dict[str, Any] | None = Field(
         default=None,
         description="GPU means and energy_j over the run, as hardware.phases.summarize gives them",
