@@ -1,5 +1,6 @@
 """A/B of an engine with itself: how often a difference is claimed where there is none."""
 
+from collections import Counter
 from random import Random
 
 from inferlab.errors import LabError
@@ -33,12 +34,12 @@ def null_ab(url: str = "", times: int = 20, rounds: int = 5, requests: int = 40)
 
 def _row(endpoint: Endpoint, times: int, rounds: int, requests: int) -> Row:
     starved = [0]
-    quiet = sum(
-        _no_difference(_ab(endpoint, rounds, requests, seed, starved)) for seed in range(times)
-    )
-    wanted = -(-times * 9 // 10)
+    claimed = [_claimed(_ab(endpoint, rounds, requests, seed, starved)) for seed in range(times)]
+    quiet, wanted = sum(not names for names in claimed), -(-times * 9 // 10)
     name = f"同一服务自比 {times} 次（每次 {rounds} 轮、{len(METRICS)} 个指标）"
     value = f"{quiet} 次判为无差异"
+    if found := Counter(each for names in claimed for each in names):
+        value += "，误判：" + "、".join(f"{each} {n} 次" for each, n in found.items())
     if starved[0]:
         value += f"（另有 {starved[0]} 次运行因压测进程等不到 CPU 而重做）"
     return Row(name, value, f"≥ {wanted} 次", quiet >= wanted)
@@ -60,5 +61,6 @@ def _ab(endpoint: Endpoint, rounds: int, requests: int, seed: int, starved: list
     return interleaved(run, run, rounds)
 
 
-def _no_difference(runs: AbRuns) -> bool:
-    return not any(item.differs for item in runs.compare_all().values())
+def _claimed(runs: AbRuns) -> list[str]:
+    """Metrics that are said to differ."""
+    return [name for name, item in runs.compare_all().items() if item.differs]
