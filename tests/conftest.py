@@ -1,5 +1,6 @@
 """One real CPU engine with the embedded model for all tests that only ask it something."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from inferlab.engines.environments import python_of
 from inferlab.engines.temporary import cpu_engine
 from inferlab.repository import root
+
+# A shell that starts the suite in the background makes it ignore Ctrl-C, and what it starts too:
+# the tests that interrupt a run would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
