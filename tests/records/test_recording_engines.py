@@ -90,6 +90,7 @@ def test_one_engine_serves_all_that_share_it_and_is_gone_after(tmp_path: Path):
 def test_two_engines_take_turns_and_one_that_dies_leaves_what_was_measured(tmp_path: Path):
     pair = {"engines": ["small", "other"]}
     entries = [
+        BENCH | {"minutes": 0.5},
         pair | {"id": "ab", "measure": "ab", "minutes": 1, "load": LOAD | {"concurrency": 4}},
         pair | {"id": "ladder", "measure": "goodput_ab", "minutes": 2,
                 "load": LOAD | {"rates": [2, 4], "slo": {"ttft_ms": 20000}}},
@@ -105,6 +106,9 @@ def test_two_engines_take_turns_and_one_that_dies_leaves_what_was_measured(tmp_p
     found = records(
         record_lab("small", lab_folder=lab, folder=tmp_path, repeats=2, minutes=15, say=say)
     )
+    assert found["bench"].parameters["turns"] == "alone"
+    starts = [line.split("（")[0] for line in said if line.startswith("启动引擎")]
+    assert starts == ["启动引擎 small", "启动引擎 other"], "the pair takes over the one that runs"
     ab = found["ab"]
     assert ab.parameters["turns"] == "resident" and ab.parameters["interleaved"]
     assert [run.labels["side"] for run in ab.runs] == list("ABBA")

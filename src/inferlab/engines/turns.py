@@ -79,6 +79,17 @@ class Turns:
         self.active = name
         return engine
 
+    def take_over(self, before: "Turns") -> None:
+        """Keep the running engines of `before` that this has too, asleep or not; stop the rest."""
+        for name, engine in list(before.started.items()):
+            mine = self.recipes.get(name)
+            if mine and engine.alive and replace(mine, port=engine.recipe.port) == engine.recipe:
+                self.recipes[name] = engine.recipe
+                self.started[name] = before.started.pop(name)
+                self.starts[name] = before.starts[name]
+                self.active = name if before.active == name else self.active
+        before.close()
+
     def close(self) -> None:
         """Stop all engines, whatever state they are in."""
         for name in list(self.started):

@@ -40,6 +40,7 @@ class Campaign:
         module: measures an experiment that needs no engine.
         written, skipped, failed: what became of the experiments.
         start_s: how long engines took to start here, the last one; 0 before the first.
+        turns: the engines that are up; the next group keeps those that it has too.
     """
 
     plan: LabPlan
@@ -57,6 +58,7 @@ class Campaign:
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     start_s: float = 0.0
+    turns: Turns = field(default_factory=lambda: Turns({}, "alone"))
 
     def run(self, wanted: list[Experiment]) -> list[Path]:
         """Measure group after group.
@@ -74,6 +76,8 @@ class Campaign:
             except KeyboardInterrupt:
                 self.say("已中断，测到的都已写入")
                 self.failed.append("中断")
+            finally:
+                self.turns.close()
         if not self.written and (self.failed or not self.skipped):
             raise LabError(
                 f"{self.plan.name} 没有写出任何记录（失败：{'、'.join(self.failed) or '无'}）",
@@ -118,6 +122,8 @@ class Campaign:
         if self._recorded(experiment, wanted) or not self._fits(experiment, 0.0):
             return
 
+        self.turns.close()
+
         def record() -> Record:
             found = self.module(self.plan.name, experiment, self.host, repeats, self.command)
             known = found.parameters | {"description": wanted}
@@ -128,17 +134,19 @@ class Campaign:
     def _with_engines(self, group: list[Experiment]) -> None:
         turns = Turns.of([self.recipe(name) for name in group[0].engines], self.say)
         left = [each for each in group if not self._recorded(each, self._described(each, turns))]
-        with turns:
-            while left:
-                each = left.pop(0)
-                if not self._fits(each, self._starts_s(turns)):
-                    continue
-                job = self._job(each, turns)
-                if not self._started(job):
-                    self.failed += [one.id for one in left]
-                    return
-                self._attempt(each, lambda each=each: measure(self._job(each, turns)))
-                self._say_if_dead(turns)
+        if not left:
+            return
+        turns.take_over(self.turns)
+        self.turns = turns
+        while left:
+            each = left.pop(0)
+            if not self._fits(each, self._starts_s(turns)):
+                continue
+            if not self._started(self._job(each, turns)):
+                self.failed += [one.id for one in left]
+                return
+            self._attempt(each, lambda each=each: measure(self._job(each, turns)))
+            self._say_if_dead(turns)
 
     def _started(self, job: Job) -> bool:
         job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
