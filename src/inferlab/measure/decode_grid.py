@@ -23,9 +23,7 @@ from inferlab.measure.under_test import UnderTest
 
 BATCHES, CONTEXTS, OUTPUT = (1, 4, 16), (128, 1024), 48
 FEWEST_STEPS = 8
-
-
-AHEAD_MARGIN = 2  # longer answers also make the server slower to begin the last ones
+MOST_DOUBLINGS = 4  # of the room: longer answers also make the server slower to begin the last ones
 
 
 class TooFewSteps(LabError):
@@ -138,17 +136,28 @@ def _point(
     # The same prompts each time: the engine's prefix cache then makes the prefill short. The first
     # wave computes them; the second tells how far the first sequence is ahead of the last.
     _wave(engine, _specs(engine, batch, context, 1))
-    ahead = tokens_ahead(_wave(engine, _specs(engine, batch, context, output)))
-    room = AHEAD_MARGIN * ahead + FEWEST_STEPS
-    if why := _unfit(engine, batch, context + output + room, kv_tokens):
-        raise TooFewSteps(why)
-    specs = _specs(engine, batch, context, output + room)
+    room = FEWEST_STEPS + tokens_ahead(_wave(engine, _specs(engine, batch, context, output)))
+    for doublings in range(MOST_DOUBLINGS + 1):
+        if why := _unfit(engine, batch, context + output + room, kv_tokens):
+            raise TooFewSteps(why)
+        try:
+            found = _repeats(engine, batch, context, output + room)
+            break
+        except TooFewSteps:
+            if doublings == MOST_DOUBLINGS:
+                raise
+            room *= 2
+    yield Series("step_ms", "ms", [each.step_ms for each in found], labels)
+    yield from _prediction(engine, found, labels)
+
+
+def _repeats(engine: UnderTest, batch: int, context: int, output: int) -> list[Steps]:
+    specs = _specs(engine, batch, context, output)
     found = []
     for _ in range(engine.repeats):
         with engine.mark(f"decode {batch}×{context}"):
             found.append(steps_together(_wave(engine, specs)))
-    yield Series("step_ms", "ms", [each.step_ms for each in found], labels)
-    yield from _prediction(engine, found, labels)
+    return found
 
 
 def _prediction(

@@ -11,10 +11,11 @@ from inferlab.records.schema import Figure as Measured
 def chunk_tradeoff(
     points: Mapping[int, tuple[Measured, Measured]], *, title: str = "", note: str = ""
 ) -> Figure:
-    """A dot a chunk size with both intervals: TTFT across, p99 ITL up; lower left is better.
+    """A dot a chunk size with both intervals: TTFT across, longest ITL up; lower left is better.
 
     Args:
-        points: `max-num-batched-tokens` → (TTFT of the long prompts, p99 ITL of the others), in ms.
+        points: `max-num-batched-tokens` → (TTFT of the long prompts, longest ITL of the others),
+            both in ms.
     """
     figure, axes = new_figure(width=7.0, height=4.2)
     ordered = sorted(points.items())
@@ -29,7 +30,7 @@ def chunk_tradeoff(
     axes.set_xlim(0, 1.25 * max(ttft.high for _, (ttft, _) in ordered))
     axes.set_ylim(0, 1.2 * max(itl.high for _, (_, itl) in ordered))
     axes.set_xlabel("长 prompt 的 TTFT p50（ms）")
-    axes.set_ylabel("对话的 ITL p99（ms）")
+    axes.set_ylabel("对话中最长的 ITL，p90（ms）")
     axes.set_title(title or "每步最多算多少 token（点旁：max-num-batched-tokens）", loc="left")
     if note:
         source_note(figure, note)
