@@ -23,6 +23,7 @@ from inferlab.load import (
     run_conversations,
 )
 from inferlab.load.null_process import null_server
+from inferlab.load.runner import all_answered
 from inferlab.load.worker import WorkerPlan, run_in_process
 from inferlab.load.workloads import Conversation
 
@@ -156,6 +157,23 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
         stopped, kinds = json.loads(process.stdout.readline())
     assert "Ctrl-C" in stopped
     assert kinds == ["cancelled", "ok"]
+
+
+def test_ctrl_c_ends_what_a_notebook_run_is_part_of() -> None:
+    with null_server(ttft_ms=5, itl_ms=1) as server, pytest.raises(KeyboardInterrupt):
+        run_closed_loop(
+            server.endpoint(), [SPEC] * 1000, 2,
+            on_sample=lambda sample: signal.raise_signal(signal.SIGINT),
+        )  # fmt: skip
+
+
+def test_a_failed_request_is_told_with_its_reason() -> None:
+    with null_server(ttft_ms=5, itl_ms=1) as server:
+        assert len(all_answered(run_closed_loop(server.endpoint(), [SPEC] * 3, 1))) == 3
+    with null_server(fail_500=1.0) as server:
+        samples = run_closed_loop(server.endpoint(), [SPEC] * 3, 1, check=False)
+    with pytest.raises(LabError, match=r"3 个请求失败（http_error"):
+        all_answered(samples)
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])

@@ -4,9 +4,10 @@ import pytest
 from handmade_samples import sample
 
 from inferlab.errors import LabError
-from inferlab.load import Endpoint, Status
+from inferlab.load import Endpoint
+from inferlab.load.null_process import null_server
 from inferlab.load.workloads import Lengths
-from inferlab.measure.decode_grid import steps_together, tokens_ahead
+from inferlab.measure.decode_grid import measure, steps_together, tokens_ahead
 from inferlab.measure.static_batching import Served, requests, slot_share
 from inferlab.measure.under_test import UnderTest
 
@@ -27,11 +28,14 @@ def test_chunks_of_several_tokens_are_steps_too():
     assert steps_together([sample(itl_s=0.01, tokens=40, per_chunk=4)]).step_ms == pytest.approx(10)
 
 
-def test_too_few_steps_and_failures_are_refused():
+def test_too_few_steps_are_refused():
     with pytest.raises(LabError, match="同时 decode"):
         steps_together([sample(tokens=31), sample(ttft_s=0.65, tokens=31)])
-    with pytest.raises(LabError, match="1 个请求失败"):
-        steps_together([sample(), sample(status=Status.CUT)])
+
+
+def test_requests_that_fail_are_told_in_one_line():
+    with null_server(fail_500=1.0) as server, pytest.raises(LabError, match="4 个请求失败"):
+        list(measure(UnderTest(server.endpoint()), {"batches": [4], "contexts": [8]}, None))
 
 
 def test_both_modes_get_the_same_lengths_and_other_prompts():

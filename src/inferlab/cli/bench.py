@@ -166,8 +166,8 @@ def _nothing(console: "Console") -> NoReturn:
 def _finish(console: "Console", record: "Record", out: Path | None) -> None:
     """Keep the record, say where, and end with the code that fits."""
     from inferlab.errors import LabError
+    from inferlab.load.runner import INTERRUPTED
     from inferlab.records import store
-    from inferlab.records.benchmark import INTERRUPTED
 
     try:
         path, problem = store.keep(record, _target(record, out))

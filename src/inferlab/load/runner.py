@@ -20,6 +20,7 @@ from inferlab.load.workloads import Conversation
 
 OnSample = Callable[[RequestSample], None]
 DEAD_AFTER = 10
+INTERRUPTED = "被 Ctrl-C 中断"
 STARVED_SHARE = 0.05  # of a run's time; waiting comes in pieces, and 5 % moves a p99
 AHEAD_S = 0.005
 
@@ -51,6 +52,34 @@ class RunResult:
     def partial(self) -> bool:
         """Whether the run ended before its plan did."""
         return bool(self.stopped)
+
+    def whole(self) -> list[RequestSample]:
+        """The samples of a run that went to its end.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C ended it, which ends what it is part of as well.
+            LabError: it stopped early for another reason.
+        """
+        if self.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        if self.partial:
+            raise LabError(f"测量没有做完：{self.stopped}", remedy="排除原因后重新运行")
+        return self.samples
+
+
+def all_answered(samples: Sequence[RequestSample]) -> Sequence[RequestSample]:
+    """The samples, when each request got its whole answer.
+
+    Raises:
+        LabError: one did not; the first one's reason is told.
+    """
+    failed = [sample for sample in samples if not sample.ok or not sample.chunk_s]
+    if failed:
+        raise LabError(
+            f"{len(failed)} 个请求失败（{failed[0].status}：{failed[0].error}）",
+            remedy="看引擎日志",
+        )
+    return samples
 
 
 def open_loop(
@@ -132,12 +161,10 @@ def run_closed_loop(
     """`closed_loop` for notebooks: the samples alone, in the order of the specs.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C ended the run.
         LabError: the endpoint cannot be used, or the run stopped early.
     """
-    result = closed_loop(endpoint, specs, concurrency, check=check, on_sample=on_sample)
-    if result.partial:
-        raise LabError(f"测量没有做完：{result.stopped}", remedy="排除原因后重新运行这一格")
-    return result.samples
+    return closed_loop(endpoint, specs, concurrency, check=check, on_sample=on_sample).whole()
 
 
 def run_conversations(
@@ -207,7 +234,7 @@ async def _run(
     try:
         await body(run)
     except asyncio.CancelledError:
-        run.stopped = run.stopped or "被 Ctrl-C 中断"
+        run.stopped = run.stopped or INTERRUPTED
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:

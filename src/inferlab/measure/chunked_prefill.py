@@ -20,7 +20,7 @@ from inferlab.hardware.timing import Series
 from inferlab.load import arrivals
 from inferlab.load.arrivals import TimedRequest
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.runner import open_loop
+from inferlab.load.runner import all_answered, open_loop
 from inferlab.load.samples import RequestSample
 from inferlab.load.workloads import Lengths, inject_long, random_requests
 
@@ -55,7 +55,8 @@ def measure(url: str, folder: Path, with_: Mapping[str, Any]) -> list[Series]:
     given = DEFAULTS | dict(with_)
     endpoint = Endpoint(url=url, timeout_s=REQUEST_LIMIT_S)
     repeats = int(given.get("repeats", 5))
-    runs = [_answered(endpoint, load(given, repeat)) for repeat in range(repeats)]
+    runs = [all_answered(open_loop(endpoint, load(given, repeat)).whole())
+            for repeat in range(repeats)]  # fmt: skip
     return [
         Series(name, "ms", [_percentile(run, name, label, part) for run in runs],
                {"request": label, "part": f"p{part}"})
@@ -76,15 +77,6 @@ def load(given: Mapping[str, Any], repeat: int) -> list[TimedRequest]:
         arrivals.schedule(times, specs), float(given["every_s"]), int(given["long_prompt"]),
         int(given["long_output"]), random,
     )  # fmt: skip
-
-
-def _answered(endpoint: Endpoint, timed: Sequence[TimedRequest]) -> Sequence[RequestSample]:
-    result = open_loop(endpoint, timed)
-    bad = [sample for sample in result.samples if not sample.ok]
-    if bad or result.partial:
-        raise LabError(f"{len(bad)} 个请求失败（{result.stopped or bad[0].error}）",
-                       remedy="看引擎日志；长 prompt 不能超过 max-model-len")  # fmt: skip
-    return result.samples
 
 
 def _percentile(run: Sequence[RequestSample], name: str, label: str, part: int) -> float:

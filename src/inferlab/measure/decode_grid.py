@@ -16,7 +16,7 @@ from typing import Any
 from inferlab.arithmetic.roofline import decode
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
-from inferlab.load.runner import run_closed_loop
+from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSample, RequestSpec
 from inferlab.load.workloads import Source
 from inferlab.measure.under_test import UnderTest
@@ -77,13 +77,8 @@ def steps_together(samples: Sequence[RequestSample]) -> Steps:
     """The steps between the last first token and the first end.
 
     Raises:
-        LabError: a request failed.
         TooFewSteps: there are fewer than `FEWEST_STEPS`.
     """
-    failed = [sample for sample in samples if not sample.ok or not sample.chunk_s]
-    if failed:
-        raise LabError(f"{len(failed)} 个请求失败（{failed[0].status}：{failed[0].error}）",
-                       remedy="看引擎日志")  # fmt: skip
     start = max(sample.chunk_s[0] for sample in samples)
     end = min(sample.chunk_s[-1] for sample in samples)
     found = [_within(sample, start, end) for sample in samples]
@@ -117,16 +112,16 @@ def tokens_ahead(samples: Sequence[RequestSample]) -> int:
     Where the first had ended by then, all its tokens and as many again for each whole length that
     the last came later.
     """
-    first = min((s for s in samples if s.chunk_s), key=lambda s: s.chunk_s[0])
-    last = max(s.chunk_s[0] for s in samples if s.chunk_s)
+    first = min(samples, key=lambda s: s.chunk_s[0])
+    last = max(s.chunk_s[0] for s in samples)
     had = sum(n for at, n in zip(first.chunk_s, first.chunk_tokens, strict=True) if at <= last)
     length = first.chunk_s[-1] - first.chunk_s[0]
     lengths = max(1.0, (last - first.chunk_s[0]) / length) if length > 0 else 1.0
     return ceil(had * lengths)
 
 
-def _wave(engine: UnderTest, specs: Sequence[RequestSpec]) -> list[RequestSample]:
-    return run_closed_loop(engine.endpoint, specs, len(specs), check=False)
+def _wave(engine: UnderTest, specs: Sequence[RequestSpec]) -> Sequence[RequestSample]:
+    return all_answered(run_closed_loop(engine.endpoint, specs, len(specs), check=False))
 
 
 def _point(

@@ -8,10 +8,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inferlab.errors import LabError
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.runner import run_closed_loop
-from inferlab.load.samples import RequestSample, RequestSpec
+from inferlab.load.runner import all_answered, run_closed_loop
+from inferlab.load.samples import RequestSpec
 from inferlab.measure.statistics import Interval, mean_interval
 
 
@@ -56,7 +55,7 @@ def prefill_sweep(
     for length in lengths:
         seeds = range(length * 1000, length * 1000 + repeats + 1)
         specs = [RequestSpec(random_prompt(length, vocabulary, seed), 1) for seed in seeds]
-        samples = _all_ok(run_closed_loop(endpoint, specs, 1))[1:]  # the first warms this length up
+        samples = all_answered(run_closed_loop(endpoint, specs, 1))[1:]  # the first one warms up
         seconds = mean_interval([(sample.ttft_ms or 0.0) / 1e3 for sample in samples])
         points.append(SweepPoint(length, length, seconds))
     return points
@@ -92,18 +91,8 @@ def decode_sweep(
                 )
                 for i in range(batch)
             ]
-            samples = _all_ok(run_closed_loop(endpoint, specs, batch))
+            samples = all_answered(run_closed_loop(endpoint, specs, batch))
             steps.append(sum(sample.tpot_ms or 0.0 for sample in samples) / len(samples) / 1e3)
         context = prompt_tokens + output_tokens / 2
         points.append(SweepPoint(batch, context, mean_interval(steps[1:])))
     return points
-
-
-def _all_ok(samples: list[RequestSample]) -> list[RequestSample]:
-    failed = [sample for sample in samples if not sample.ok]
-    if failed:
-        raise LabError(
-            f"{len(failed)} 个请求失败（{failed[0].status}：{failed[0].error}）",
-            remedy="看引擎日志：./lab logs",
-        )
-    return samples

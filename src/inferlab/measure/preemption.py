@@ -11,7 +11,7 @@ from typing import Any
 
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
-from inferlab.load.runner import run_closed_loop
+from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.workloads import Lengths, random_requests
 from inferlab.measure.metrics_watch import watch
 from inferlab.measure.summary import summarise
@@ -57,7 +57,7 @@ def _run(url: str, given: Mapping[str, Any], repeat: int) -> dict[tuple[str, str
         samples = run_closed_loop(
             Endpoint(url=url, timeout_s=REQUEST_LIMIT_S), specs, int(given["concurrency"])
         )
-    table, summary = seen.table(), summarise(samples)
+    table, summary = seen.table(), summarise(all_answered(samples))
     itl = summary.itl_ms
     return {
         ("preemptions", ""): table.total("preemptions"),

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
-from inferlab.load.runner import closed_loop
+from inferlab.load.runner import all_answered, closed_loop
 from inferlab.load.samples import RequestSpec
 from inferlab.load.workloads import Lengths, random_requests
 from inferlab.load.workloads import Source as Prompts
@@ -118,13 +117,9 @@ def _run(engine: UnderTest, specs: list[RequestSpec], batch: int, mode: str) -> 
     began = None
     for wave in waves:
         result = closed_loop(engine.endpoint, wave, batch, check=False)
-        bad = [sample for sample in result.samples if not sample.ok or not sample.chunk_s]
-        if bad or result.partial:
-            raise LabError(f"{mode}：{len(bad)} 个请求失败（{result.stopped or bad[0].error}）",
-                           remedy="看引擎日志")  # fmt: skip
+        samples = all_answered(result.whole())
         began = result.origin_s if began is None else began
-        shift = result.origin_s - began
-        found += _in_slots(result.samples, shift)
+        found += _in_slots(samples, result.origin_s - began)
     return found
 
 

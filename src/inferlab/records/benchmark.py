@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inferlab.errors import LabError, UsageError
+from inferlab.load.runner import INTERRUPTED
 from inferlab.measure.goodput import Capacity, find_capacity
 from inferlab.records.figures import figures_of
 from inferlab.records.one_run import WINDOW_RULE, Bench, Ground, Watch, measure_once
@@ -15,8 +16,6 @@ from inferlab.records.plan import Level
 from inferlab.records.provenance import describe_software, device_of
 from inferlab.records.runs import Run
 from inferlab.records.schema import Record
-
-INTERRUPTED = "被 Ctrl-C 中断"
 
 
 @dataclass

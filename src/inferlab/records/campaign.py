@@ -13,8 +13,8 @@ from inferlab.engines.temporary import Recipe
 from inferlab.engines.turns import START_LIMIT_S, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
+from inferlab.load.runner import INTERRUPTED
 from inferlab.records import store
-from inferlab.records.benchmark import INTERRUPTED
 from inferlab.records.engine_experiments import measure
 from inferlab.records.experiments import Experiment, LabPlan
 from inferlab.records.jobs import Job, start_engines

@@ -10,10 +10,11 @@ from inferlab.engines import health
 from inferlab.engines.temporary import TemporaryEngine
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
+from inferlab.load.runner import INTERRUPTED
 from inferlab.measure import decode_grid, kv_capacity, static_batching
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
-from inferlab.records.benchmark import INTERRUPTED, Stopped, as_record, run_bench, software
+from inferlab.records.benchmark import Stopped, as_record, run_bench, software
 from inferlab.records.goodput_ab import (
     goodput_comparisons,
     goodput_figures,

@@ -137,12 +137,17 @@ def bench_of(job: Job, ground: Ground) -> Bench:
 
 
 def warm_up(bench: Bench) -> None:
-    """A few short requests of the same kind, which nothing counts."""
+    """A few short requests of the same kind, which nothing counts.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+        LabError: the engine is gone.
+    """
     work = replace(bench.plan.workload, output=Lengths(WARM_UP_TOKENS))
     if work.kind not in ("random", "prefix"):
         return
     plan = replace(bench.plan, workload=work, duration_s=0.0, requests=2 * WARM_UP_PLACES)
-    plan.run(bench.endpoint, Level(concurrency=WARM_UP_PLACES), f"{bench.seed}/warm-up")
+    plan.run(bench.endpoint, Level(concurrency=WARM_UP_PLACES), f"{bench.seed}/warm-up").whole()
 
 
 def shape_of(ground: Ground, engine: TemporaryEngine) -> ModelShape | None:
