@@ -126,6 +126,11 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_was_measured() -> None:
     assert len(run.samples) < 100
 
 
+def test_a_closed_loop_has_one_place_at_least() -> None:
+    with null_server(ttft_ms=1, itl_ms=1) as server:
+        assert len(closed_loop(server.endpoint(), [SPEC] * 3, 0).samples) == 3
+
+
 def test_a_notebook_run_whose_server_dies_says_so() -> None:
     with null_server(ttft_ms=5, itl_ms=1) as server:
 

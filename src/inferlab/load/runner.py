@@ -148,8 +148,9 @@ def closed_loop(
                     return
 
         async with asyncio.TaskGroup() as group:
-            for number in range(max(1, concurrency)):
-                group.create_task(place(ramp_s * number / concurrency))
+            places = max(1, concurrency)
+            for number in range(places):
+                group.create_task(place(ramp_s * number / places))
 
     return run_async(_run(endpoint, body, check, on_sample))
 
