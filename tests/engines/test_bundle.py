@@ -243,23 +243,16 @@ def test_bad_input_is_one_line(arguments: list[str], code: int, line: str, capsy
 
 
 def test_lab_runs_from_a_bundle_without_installing_anything(tmp_path: Path) -> None:
+    def run(bundle: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [root() / "lab", "records", "list"],
+            env={"PATH": os.environ["PATH"], "LAB_BUNDLE": str(bundle)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
     (tmp_path / ".python").write_text(sys.executable + "\n")
-    environment = {"PATH": os.environ["PATH"], "LAB_BUNDLE": str(tmp_path)}
-    done = subprocess.run(
-        [root() / "lab", "records", "list"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "chapter03" in done.stdout
-    environment["LAB_BUNDLE"] = str(tmp_path / "none")
-    done = subprocess.run(
-        [root() / "lab", "records", "list"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(tmp_path / "none")
     assert done.returncode == 1 and "里没有装好的离线包" in done.stderr

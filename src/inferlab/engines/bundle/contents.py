@@ -1,6 +1,5 @@
 """What travels in a bundle: the lock file's packages, less what the host has and never needs."""
 
-import fnmatch
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -96,7 +95,7 @@ def _host_reason(
         return f"主机已有 {has}"
     if name in accepted:
         return f"用主机的 {has}（锁定的是 {version}）"
-    provided = any(fnmatch.fnmatch(name, f"{prefix}*") for prefix in rules["host_provides"])
+    provided = name.startswith(tuple(rules["host_provides"]))
     if provided and has.split(".")[0] == version.split(".")[0]:
         return f"用主机的 {has}（锁定的是 {version}，同一主版本）"
     return ""

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes of the unpacked archive that one more step took in."""
+"""Called with the number of bytes of the archive that one more step took in."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,11 @@ def problems(manifest: Manifest, folder: Path) -> list[str]:
         ]
 
 
-def unpack(
-    manifest: Manifest, folder: Path, into: Path, progress: Progress = lambda n: None
-) -> None:
+def unpack(manifest: Manifest, folder: Path, into: Path) -> None:
     """Unpack parts that were checked into an empty folder, with all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks = ((lzma.decompress, (block,)) for block in _blocks(manifest, folder))
-        stream = _Joined(_in_order(pool, tasks, ahead=2 * (os.cpu_count() or 1)), progress)
+        stream = _Joined(_in_order(pool, tasks, ahead=2 * (os.cpu_count() or 1)))
         with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[arg-type]
             archive.extractall(into, filter="data")
 
@@ -186,8 +184,8 @@ class _Buffer:
 class _Joined:
     """Blocks that come one after another, to be read as one file."""
 
-    def __init__(self, blocks: Iterable[bytes], progress: Progress) -> None:
-        self._blocks, self._progress = iter(blocks), progress
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
         self._data, self._at = b"", 0
 
     def read(self, size: int) -> bytes:
@@ -197,7 +195,6 @@ class _Joined:
                 self._data, self._at = next(self._blocks, b""), 0
                 if not self._data:
                     break
-                self._progress(len(self._data))
             piece = self._data[self._at : self._at + size - len(found)]
             self._at += len(piece)
             found += piece

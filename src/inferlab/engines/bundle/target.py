@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -39,10 +39,6 @@ class Target:
         newest = min(_minor(self.glibc), 40)
         return f"{self.machine}-manylinux_2_{newest}"
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
     @classmethod
     def load(cls, path: Path) -> "Target":
         """Read what `describe` wrote.
@@ -67,7 +63,7 @@ def describe_this_host() -> Target:
         machine=platform.machine(),
         glibc=platform.libc_ver()[1] or "2.28",
         gpus=_gpus(),
-        driver=_nvidia_smi("driver_version")[:1][0] if _nvidia_smi("driver_version") else "",
+        driver=next(iter(_nvidia_smi("driver_version")), ""),
         packages={normal(d.metadata["Name"]): d.version for d in metadata.distributions()},
     )
 
