@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from inferlab.engines.bundle import fatbin, parts
+from inferlab.engines.bundle import build, fatbin, parts
 from inferlab.engines.bundle.command import main
-from inferlab.engines.bundle.contents import contents, remove_unneeded_files
+from inferlab.engines.bundle.contents import Contents, contents, remove_unneeded_files
 from inferlab.engines.bundle.install import install
 from inferlab.engines.bundle.target import Target, describe_this_host, require_same
 from inferlab.errors import LabError, UsageError
@@ -117,6 +117,14 @@ def test_ampere_kernels_stay_only_for_ampere(tmp_path: Path, gpus: tuple, kept: 
     file.write_bytes(b"x")
     remove_unneeded_files(tmp_path, replace(H200, gpus=gpus))
     assert file.exists() == kept
+
+
+def test_packages_unpacked_for_one_host_are_not_kept_for_another(tmp_path: Path) -> None:
+    nothing, said = Contents((), {}, "vllm"), []
+    for machine in ("x86_64", "x86_64", "aarch64"):
+        target = replace(H200, machine=machine)
+        build._staged(nothing, target, tmp_path / "stage", ["--offline"], said.append)
+    assert said.count("沿用上次解开的包") == 1
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def _lab_pins(engine: str, target: Target, index: list[str]) -> list[str]:
 
 def _staged(chosen: Contents, target: Target, stage: Path, index: list[str], say: Say) -> Path:
     """The packages unpacked, without what the target cannot use."""
-    stamp, wanted = stage.with_suffix(".done"), "\n".join([*chosen.pins, repr(target.gpus)])
+    stamp, wanted = stage.with_suffix(".done"), "\n".join([*chosen.pins, repr(_public(target))])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         say("沿用上次解开的包")
         return stage
