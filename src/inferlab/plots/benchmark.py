@@ -18,13 +18,13 @@ from inferlab.plots.style import (
     GREEN,
     GREY,
     RED,
+    interval_bars,
     new_figure,
     plain_log_ticks,
     source_note,
 )
 from inferlab.records.rooflines import describe
 from inferlab.records.runs import Run
-from inferlab.records.schema import Figure as Measured
 from inferlab.records.schema import Record
 from inferlab.repository import root
 
@@ -140,7 +140,7 @@ def _points(
     if not pairs:
         return
     x, y = [pair[0].mean for pair in pairs], [pair[1].mean for pair in pairs]
-    bars = [_bars([pair[side] for pair in pairs]) for side in (1, 0)]
+    bars = [interval_bars([pair[side] for pair in pairs]) for side in (1, 0)]
     axes.errorbar(x, y, *bars, fmt=line, color=colour, capsize=2, linewidth=1, label=label)
     for speed, latency in pairs:
         hollow = "white" if _unsteady(record, speed.labels) else colour
@@ -148,10 +148,6 @@ def _points(
         if line == "-":
             axes.annotate(condition(speed.labels), (speed.mean, latency.mean), (5, 5),
                           textcoords="offset points", fontsize=7.5, color=GREY)  # fmt: skip
-
-
-def _bars(figures: Sequence[Measured]) -> np.ndarray:
-    return np.maximum([[f.mean - f.low for f in figures], [f.high - f.mean for f in figures]], 0)
 
 
 def _unsteady(record: Record, labels: dict[str, Any]) -> bool:

@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from inferlab.hardware.catalog import find_gpu
-from inferlab.plots.style import BLUE, COLOURS, ORANGE, log2_axis, new_figure, source_note
+from inferlab.plots.style import (
+    BLUE,
+    COLOURS,
+    ORANGE,
+    interval_bars,
+    log2_axis,
+    new_figure,
+    source_note,
+)
 from inferlab.records.rooflines import describe
 from inferlab.records.schema import Figure as Measured
 from inferlab.records.schema import Record
@@ -40,9 +48,8 @@ def _line(
 ) -> None:
     x = [figure.labels[key] for figure in figures]
     mean = np.array([figure.mean for figure in figures]) / scale
-    bars = np.array([[f.mean - f.low, f.high - f.mean] for f in figures]).T / scale
-    axes.errorbar(x, mean, np.maximum(bars, 0), marker="o", markersize=4, capsize=2, color=colour,
-                  label=label)  # fmt: skip
+    axes.errorbar(x, mean, interval_bars(figures) / scale, marker="o", markersize=4, capsize=2,
+                  color=colour, label=label)  # fmt: skip
 
 
 def _finish(axes: Axes, x_label: str, y_label: str, title: str, legend: Any) -> None:

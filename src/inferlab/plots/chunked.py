@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from inferlab.plots.style import BLUE, GREY, new_figure, source_note
+from inferlab.plots.style import BLUE, GREY, interval_bars, new_figure, source_note
 from inferlab.records.schema import Figure as Measured
 
 
@@ -23,8 +23,8 @@ def chunk_tradeoff(
     y = [itl.mean for _, (_, itl) in ordered]
     axes.plot(x, y, color=GREY, linewidth=0.9, zorder=1)
     for tokens, (ttft, itl) in ordered:
-        axes.errorbar(ttft.mean, itl.mean, yerr=_bars(itl), xerr=_bars(ttft), fmt="o", color=BLUE,
-                      capsize=3, markersize=6)  # fmt: skip
+        axes.errorbar(ttft.mean, itl.mean, yerr=interval_bars([itl]), xerr=interval_bars([ttft]),
+                      fmt="o", color=BLUE, capsize=3, markersize=6)  # fmt: skip
         axes.annotate(f"{tokens:,}", (ttft.mean, itl.mean), (8, 6), textcoords="offset points",
                       fontsize=9)  # fmt: skip
     axes.set_xlim(0, 1.25 * max(ttft.high for _, (ttft, _) in ordered))
@@ -32,10 +32,5 @@ def chunk_tradeoff(
     axes.set_xlabel("长 prompt 的 TTFT p50（ms）")
     axes.set_ylabel("对话中最长的 ITL，p90（ms）")
     axes.set_title(title or "每步最多算多少 token（点旁：max-num-batched-tokens）", loc="left")
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
-
-
-def _bars(figure: Measured) -> list[list[float]]:
-    return [[max(0.0, figure.mean - figure.low)], [max(0.0, figure.high - figure.mean)]]

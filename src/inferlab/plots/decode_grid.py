@@ -6,7 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inferlab.plots.style import COLOURS, log2_axis, new_figure, plain_log_ticks, source_note
+from inferlab.plots.style import (
+    COLOURS,
+    interval_bars,
+    log2_axis,
+    new_figure,
+    plain_log_ticks,
+    source_note,
+)
 from inferlab.records.schema import Figure as Measured
 
 
@@ -48,8 +55,7 @@ def decode_grid(figures: Sequence[Measured], *, note: str = "") -> Figure:
     left.set_title("实线实测，虚线 roofline 预测", loc="left", fontsize=10)
     left.legend(fontsize=8.5)
     _errors(right, errors, contexts, batches)
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
 
 
@@ -57,10 +63,9 @@ def _line(
     axes: Axes, points: Sequence[tuple[int, Measured, Measured]], colour: str, context: int
 ) -> None:
     x = [batch for batch, _, _ in points]
-    mean = np.array([measured.mean for _, measured, _ in points])
-    bars = np.array([[m.mean - m.low, m.high - m.mean] for _, m, _ in points]).T
-    axes.errorbar(x, mean, np.maximum(bars, 0), marker="o", markersize=4, capsize=2, color=colour,
-                  label=f"上下文 {context:,}")  # fmt: skip
+    measured = [each for _, each, _ in points]
+    axes.errorbar(x, [each.mean for each in measured], interval_bars(measured), marker="o",
+                  markersize=4, capsize=2, color=colour, label=f"上下文 {context:,}")  # fmt: skip
     axes.plot(x, [predicted.mean for _, _, predicted in points], "--", color=colour, linewidth=1)
 
 

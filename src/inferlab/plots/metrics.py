@@ -39,8 +39,7 @@ def metrics_over_time(
     cache.set_title(" ", loc="left", fontsize=3)
     tokens.set_title(" ", loc="left", fontsize=3)
     tokens.set_xlabel("秒")
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
 
 

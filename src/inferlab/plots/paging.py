@@ -44,6 +44,5 @@ def fragmentation(
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside upper right", ncols=3, fontsize=8.5)
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure

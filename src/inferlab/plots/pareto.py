@@ -16,6 +16,7 @@ from inferlab.plots.style import (
     GREY,
     ORANGE,
     RED,
+    interval_bars,
     new_figure,
     plain_log_ticks,
     source_note,
@@ -92,8 +93,7 @@ def pareto_with_ceilings(
     axes.set_ylabel("TPOT（ms）")
     axes.set_title(title, loc="left")
     axes.legend(fontsize=8.5, loc="upper left")
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
 
 
@@ -112,11 +112,8 @@ def _bars(axes: Axes, points: Sequence[Operated]) -> None:
     axes.plot(x, y, color=BLUE, linewidth=1)
     for point in points:
         speed, time = point.tokens_per_s, point.tpot_ms
-        axes.errorbar(speed.mean, time.mean, xerr=_lengths(speed), yerr=_lengths(time), fmt="o",
-                      color=BLUE, capsize=2, markersize=4.5)  # fmt: skip
+        axes.errorbar(speed.mean, time.mean, xerr=interval_bars([speed]),
+                      yerr=interval_bars([time]), fmt="o", color=BLUE, capsize=2,
+                      markersize=4.5)  # fmt: skip
         axes.annotate(point.name, (speed.mean, time.mean), (-4, 7), textcoords="offset points",
                       fontsize=8, color=GREEN, ha="right")  # fmt: skip
-
-
-def _lengths(figure: Measured) -> list[list[float]]:
-    return [[max(0.0, figure.mean - figure.low)], [max(0.0, figure.high - figure.mean)]]

@@ -59,8 +59,7 @@ def roofline(
     axes.set_ylabel("FLOP/s")
     axes.set_title(title, loc="left")
     axes.legend(loc="lower right", fontsize=8.5)
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
 
 
@@ -98,6 +97,5 @@ def share_of_limit(
     axes.set_ylim(0, 115)
     axes.set_title(title, loc="left")
     axes.legend(fontsize=8.5)
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure

@@ -34,8 +34,7 @@ def slot_timelines(timelines: Mapping[str, Sequence[Row]], batch: int, *, note: 
     panels[-1].set_xlabel("秒")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3,
                   fontsize=8.5)  # fmt: skip
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
 
 

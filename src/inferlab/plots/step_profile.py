@@ -78,6 +78,5 @@ def step_attribution(
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside upper right", ncols=6, fontsize=8.5)
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure

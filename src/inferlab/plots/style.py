@@ -1,6 +1,7 @@
 """How every picture looks: a Chinese font that comes with the environment, few colours, light
 grid."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -8,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from inferlab.records.schema import Figure as Measured
 
 # Okabe and Ito 2008: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -93,6 +97,12 @@ def plain_log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def interval_bars(figures: Sequence[Measured]) -> np.ndarray:
+    """How far the intervals reach below and above the means, as `errorbar` takes them."""
+    return np.maximum([[f.mean - f.low for f in figures], [f.high - f.mean for f in figures]], 0)
+
+
 def source_note(figure: Figure, text: str) -> None:
-    """The line under a picture that says where its figures come from."""
-    figure.supxlabel(text, fontsize=7.5, color=GREY, x=0.99, ha="right")
+    """The line under a picture that says where its figures come from; none for an empty text."""
+    if text:
+        figure.supxlabel(text, fontsize=7.5, color=GREY, x=0.99, ha="right")

@@ -41,6 +41,5 @@ def tuning_steps(
     axes.set_xlim(lowest - room, highest + 8 * room)
     axes.set_xlabel(f"{metric}：改后 ÷ 改前（点与区间；区间含 1 就不能说有差别）")
     axes.set_title(title or "一次只动一个旋钮", loc="left")
-    if note:
-        source_note(figure, note)
+    source_note(figure, note)
     return figure
