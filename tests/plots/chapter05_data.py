@@ -30,7 +30,7 @@ def metrics() -> MetricsTable:
         "prefix_queries": [0.0] * 40,
         "prefix_hits": [0.0] * 40,
     }
-    return MetricsTable(at, 0.0, columns)
+    return MetricsTable(at, columns)
 
 
 def slot_uses():

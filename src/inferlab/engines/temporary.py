@@ -7,7 +7,7 @@ beside it.
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,12 +20,10 @@ from inferlab.engines import native, startup_log
 from inferlab.engines.choose import Choice
 from inferlab.engines.environments import python_of
 from inferlab.engines.processes import ProcessId, start_in_own_session, stop_session
-from inferlab.engines.startup import STALL_S, Starting, failure, shown, wait_until_answering
+from inferlab.engines.startup import Starting, failure, shown, wait_until_answering
 from inferlab.errors import LabError
 from inferlab.repository import root
 from inferlab.settings import Settings
-
-OnPhase = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -101,18 +99,11 @@ class TemporaryEngine:
         return LabError(found.message.replace("没有启动", "中途退出"), remedy=found.remedy)
 
 
-def start(
-    recipe: Recipe,
-    *,
-    stall_s: float = STALL_S,
-    limit_s: float = 1800.0,
-    on_phase: OnPhase | None = None,
-) -> TemporaryEngine:
+def start(recipe: Recipe, *, limit_s: float = 1800.0) -> TemporaryEngine:
     """Start an engine and wait until it completes a token.
 
     Args:
-        stall_s: give up when the log stands still for so long.
-        limit_s: give up after so long.
+        limit_s: give up after so long, or earlier when the log stands still.
 
     Raises:
         LabError: it did not start; nothing of it is left.
@@ -132,9 +123,8 @@ def start(
     starting = Starting(
         url, partial(startup_log.read, recipe.log), leader.exit_code, recipe.log, recipe.config
     )
-    watch = partial(_watch, recipe, limit_s, on_phase)
     try:
-        wait_until_answering(starting, watch, stall_s=stall_s)
+        wait_until_answering(starting, partial(_require_in_time, recipe, limit_s))
     except BaseException:
         stop_session(leader)
         raise
@@ -197,11 +187,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def _watch(
-    recipe: Recipe, limit_s: float, on_phase: OnPhase | None, phase: str, seconds: float
-) -> None:
-    if on_phase is not None:
-        on_phase(phase, seconds)
+def _require_in_time(recipe: Recipe, limit_s: float, phase: str, seconds: float) -> None:
     if seconds > limit_s:
         raise LabError(
             f"引擎 {recipe.name} 在 {limit_s:.0f} s 内没有就绪（停在：{phase}）",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from inferlab.engines import health
 from inferlab.engines.startup import shown
-from inferlab.engines.temporary import OnPhase, Recipe, TemporaryEngine, free_port, start
+from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port, start
 from inferlab.errors import LabError
 
 Mode = Literal["alone", "resident", "sleep", "restart"]
@@ -39,7 +39,6 @@ class Turns:
     recipes: dict[str, Recipe]
     mode: Mode
     say: Callable[[str], None] = print
-    on_phase: OnPhase | None = None
     started: dict[str, TemporaryEngine] = field(default_factory=dict)
     starts: dict[str, dict[str, Any]] = field(default_factory=dict)
     active: str = ""
@@ -152,7 +151,7 @@ class Turns:
         recipe = self.recipes[name]
         self._stop(name)
         self.say(f"启动引擎 {name}（{recipe.config.name}，日志 {shown(recipe.log)}）…")
-        engine = start(recipe, limit_s=self.start_limit_s, on_phase=self.on_phase)
+        engine = start(recipe, limit_s=self.start_limit_s)
         self.started[name] = engine
         found = {key: value for key, value in asdict(engine.startup()).items() if value is not None}
         self.starts[name] = {"seconds": round(engine.seconds, 1)} | found

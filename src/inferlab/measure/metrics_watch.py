@@ -41,13 +41,11 @@ class MetricsTable:
 
     Attributes:
         at_s: seconds since the watch began.
-        started_s: `time.perf_counter()` at second 0.
         columns: name (see GAUGES and COUNTERS) → values; counters start at 0. `kv_usage` is the
             share of KV blocks in use, 0 to 1; tokens are counts.
     """
 
     at_s: list[float]
-    started_s: float
     columns: dict[str, list[float]]
 
     def __len__(self) -> int:
@@ -76,7 +74,6 @@ class MetricsTable:
 class Watch:
     """Rows collected so far; `error` says why polling ended early."""
 
-    every_s: float
     started_s: float = field(default_factory=time.perf_counter)
     rows: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     error: str = ""
@@ -95,7 +92,7 @@ class Watch:
                    for _, row in self.rows]
             for name in GAUGES | COUNTERS
         }  # fmt: skip
-        return MetricsTable([at for at, _ in self.rows], self.started_s, columns)
+        return MetricsTable([at for at, _ in self.rows], columns)
 
 
 @contextmanager
@@ -105,7 +102,7 @@ def watch(url: str, *, every_s: float = 0.1) -> Iterator[Watch]:
     Raises:
         LabError: the first poll was not answered, or it is no vLLM server.
     """
-    seen, stop = Watch(every_s), threading.Event()
+    seen, stop = Watch(), threading.Event()
     _poll(url, seen)
     if seen.error:
         raise LabError(f"{url}/metrics 读不到（{seen.error}）", remedy="先启动引擎：./lab up")

@@ -39,7 +39,7 @@ class Campaign:
     Attributes:
         module: measures an experiment that needs no engine.
         written, skipped, failed: what became of the experiments.
-        start_s: how long engines took to start here, the last one; 0 before the first.
+        start_s: how long the engines now up took to start, the slowest; 0 before the first.
         turns: the engines that are up; the next group keeps those that it has too.
     """
 

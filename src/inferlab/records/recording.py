@@ -11,10 +11,11 @@ from inferlab.engines.environments import python_with_torch
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
-from inferlab.records.campaign import Campaign, Limits, Say
+from inferlab.records.campaign import Campaign, Say
 from inferlab.records.experiments import Experiment, LabPlan, experiments, read_plan
 from inferlab.records.provenance import describe_host, describe_software, device_of
 from inferlab.records.schema import Figure, Model, Record
+from inferlab.records.time_limits import Limits
 from inferlab.repository import root, state_dir
 
 REPEATS = 5
@@ -41,7 +42,7 @@ def record_lab(
     Args:
         minutes: no experiment is started that would not end within this time.
         only: ids, separated by commas; all when empty.
-        repeats: instead of the experiment's own number (5 where it has none).
+        repeats: instead of the experiment's or the measure's own number (5 where there is none).
         folder: write there instead of `results/`.
         command: how the reader called this, for the record.
         model: folder or hub id instead of the lab's `recorded_model`.

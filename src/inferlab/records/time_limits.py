@@ -13,16 +13,14 @@ GRACE_S = 90.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Moments on the monotonic clock."""
+    """When all must have ended, on the monotonic clock."""
 
-    began_s: float
     end_s: float
 
     @classmethod
     def of(cls, minutes: float) -> "Limits":
         """From now on."""
-        now = time.monotonic()
-        return cls(now, now + minutes * 60)
+        return cls(time.monotonic() + minutes * 60)
 
     @property
     def left_s(self) -> float:

@@ -214,7 +214,7 @@ class _PartWriter:
         if len(data) > self._limit:
             raise LabError(
                 f"一个压缩块有 {len(data) / 1e6:.0f} MB，超过分卷大小 {self._limit / 1e6:.0f} MB",
-                remedy=f"--part-size 至少 {BLOCK_BYTES >> 20} MiB",
+                remedy=f"--part-size 至少 {(BLOCK_BYTES >> 20) + 1} MiB",
             )
         if self._file is None or sum(self._blocks) + len(data) > self._limit:
             self._next()
