@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 SERVED_NAME = "lab"
@@ -29,13 +30,7 @@ def complete(
         OSError: the server cannot be reached, or answers with an error status.
     """
     body = {"model": SERVED_NAME, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
-    request = urllib.request.Request(
-        f"{base_url}/v1/completions",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with _local.open(request, timeout=timeout_s) as response:
-        return json.load(response)
+    return json.loads(post(f"{base_url}/v1/completions", body, timeout_s=timeout_s))
 
 
 def answers(base_url: str) -> bool:
@@ -58,14 +53,17 @@ def metrics(base_url: str, *, timeout_s: float = 5.0) -> str:
         return response.read().decode()
 
 
-def post(url: str, *, timeout_s: float) -> None:
-    """A POST without a body.
+def post(url: str, body: Mapping[str, Any] | None = None, *, timeout_s: float) -> bytes:
+    """The answer to a POST with a JSON body, or without one.
 
     Raises:
         OSError: the server cannot be reached, or answers with an error status.
     """
-    with _local.open(urllib.request.Request(url, data=b""), timeout=timeout_s) as response:
-        response.read()
+    data = b"" if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, data=data, headers=headers)
+    with _local.open(request, timeout=timeout_s) as response:
+        return response.read()
 
 
 def is_sleeping(base_url: str, *, timeout_s: float = 10.0) -> bool:

@@ -6,14 +6,13 @@ decode, to take a fixed number of steps and to stop by itself (vllm/profiler/wra
 the host, never the kernels, so the same load is also timed without it.
 """
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
+from inferlab.engines import health
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
@@ -26,7 +25,6 @@ from inferlab.measure.trace import StepTimes, decode_steps, read_trace
 VOCABULARY = 2048
 SHOWN_KERNELS = 16
 FEWEST_PREFILL_TOKENS = 2048  # vLLM's smallest default budget a step: more steps only wait longer
-_local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def measure(url: str, log_folder: Path, with_: Mapping[str, Any]) -> list[Series]:
@@ -108,13 +106,9 @@ def _specs(batch: int, context: int, tokens: int, seed: int) -> list[RequestSpec
 
 
 def _post(url: str, body: Mapping[str, Any]) -> None:
-    request = urllib.request.Request(
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
     try:
-        with _local.open(request, timeout=300):
-            pass
-    except urllib.error.HTTPError as error:
+        health.post(url, body, timeout_s=300)
+    except HTTPError as error:
         raise LabError(
             f"{url} 返回 {error.code}", remedy="用 engine/profiled.yaml 启动引擎"
         ) from None
