@@ -1,6 +1,10 @@
 """Chapter 5: its arithmetic, and its records as pictures and tables, also where there are none."""
 
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,9 @@ from IPython.display import Markdown
 from inferlab.book import chapter05_lab, chapter05_records
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.chapter05 import blocks_of, chunk_floors_ms, steps_of
+from inferlab.engines.processes import ProcessId, start_in_own_session
+from inferlab.engines.temporary import Recipe, TemporaryEngine
+from inferlab.hardware.host import HostInfo
 from inferlab.records import store
 from inferlab.records.rooflines import measured_ceilings
 from inferlab.records.schema import Comparison, Model, Record
@@ -150,3 +157,27 @@ def test_no_engine_beside_a_gpus(monkeypatch: pytest.MonkeyPatch, capsys) -> Non
     with chapter05_lab.engine("knob-seqs") as url:
         assert url is None
     assert "只看 H200 记录" in capsys.readouterr().out
+
+
+def test_an_interrupted_start_leaves_no_engine_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[TemporaryEngine] = []
+
+    def slow(recipe: Recipe) -> TemporaryEngine:
+        process = start_in_own_session(
+            ["sleep", "60"], log=tmp_path / recipe.name, environment={**os.environ}, folder=tmp_path
+        )
+        time.sleep(0.5)
+        started.append(TemporaryEngine(recipe, "", ProcessId.of(process.pid), 0.5))
+        return started[-1]
+
+    monkeypatch.setattr(chapter05_lab, "start", slow)
+    monkeypatch.setattr(chapter05_lab, "python_of", lambda name: Path(sys.executable))
+    monkeypatch.setattr(chapter05_lab, "describe_host", lambda: HostInfo.model_construct(gpus=[]))
+    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt), chapter05_lab.engines("one", "two"):
+        pass
+    assert len(started) == 2
+    assert not any(engine.alive for engine in started)

@@ -6,7 +6,7 @@ the further engines are left out, and the notebook shows the H200 record alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any
@@ -17,7 +17,7 @@ from inferlab.engines.capacity import engine_options
 from inferlab.engines.choose import ModelDefaults
 from inferlab.engines.environments import python_of
 from inferlab.engines.served import served_model
-from inferlab.engines.temporary import Recipe, start
+from inferlab.engines.temporary import Recipe, TemporaryEngine, start
 from inferlab.errors import LabError
 from inferlab.hardware.host import describe_host
 from inferlab.hardware.timing import Series
@@ -66,14 +66,19 @@ def engines(*names: str, profile: bool = False) -> Iterator[dict[str, str]]:
         yield {}
         return
     with ExitStack() as stack:
-        with ThreadPoolExecutor(len(names)) as pool:
-            starting = [pool.submit(start, _recipe(name, profile)) for name in names]
-        for each in starting:
-            if not each.exception():
-                stack.callback(each.result().stop)
+        pool = stack.enter_context(ThreadPoolExecutor(len(names)))
+        starting = [pool.submit(start, _recipe(name, profile)) for name in names]
+        for each in starting:  # before waiting: an interrupted cell must leave none behind
+            stack.callback(_stop, each)
         running = [each.result() for each in starting]
         print("；".join(f"{each.recipe.name} 引擎 {each.seconds:.0f} s 后就绪" for each in running))
         yield {each.recipe.name: each.url for each in running}
+
+
+def _stop(starting: Future[TemporaryEngine]) -> None:
+    """Stop an engine once it has started, if it does."""
+    if not starting.exception():
+        starting.result().stop()
 
 
 def _recipe(name: str, profile: bool) -> Recipe:
