@@ -14,7 +14,7 @@ from inferlab.engines.turns import START_LIMIT_S, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.load.runner import INTERRUPTED
-from inferlab.records import store
+from inferlab.records import module_experiments, store
 from inferlab.records.engine_experiments import measure
 from inferlab.records.experiments import Experiment, LabPlan
 from inferlab.records.jobs import Job, start_engines
@@ -25,9 +25,9 @@ from inferlab.repository import state_dir
 from inferlab.settings import Settings
 
 Say = Callable[[str], None]
-RunModule = Callable[[str, Experiment, HostInfo, int, str], Record]
 FIRST_START_S = {"cuda": 200.0, "cpu": 60.0}
 LATER_START_S = {"cuda": 120.0, "cpu": 60.0}
+REPEATS = 5
 MEASURE_REPEATS = {"decode_grid": 3}
 TIMED_OUT = "超过时限，被中断"
 
@@ -37,7 +37,6 @@ class Campaign:
     """One call of `./lab record`.
 
     Attributes:
-        module: measures an experiment that needs no engine.
         written, skipped, failed: what became of the experiments.
         start_s: how long the engines now up took to start, the slowest; 0 before the first.
         turns: the engines that are up; the next group keeps those that it has too.
@@ -47,13 +46,11 @@ class Campaign:
     host: HostInfo
     limits: Limits
     repeats: int | None
-    default_repeats: int
     folder: Path | None
     command: str
     model: str
     again: bool
     say: Say
-    module: RunModule
     written: list[Path] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -89,7 +86,7 @@ class Campaign:
         """The command's, else the experiment's own, else the measure's, else the default."""
         if experiment.measure == "kv_capacity":
             return 1  # an engine that was started once reports the same at each look
-        usual = MEASURE_REPEATS.get(experiment.measure, self.default_repeats)
+        usual = MEASURE_REPEATS.get(experiment.measure, REPEATS)
         return self.repeats or experiment.repeats or usual
 
     @cached_property
@@ -125,7 +122,9 @@ class Campaign:
         self.turns.close()
 
         def record() -> Record:
-            found = self.module(self.plan.name, experiment, self.host, repeats, self.command)
+            found = module_experiments.measure(
+                self.plan.name, experiment, self.host, repeats, self._command(experiment)
+            )
             known = found.parameters | {"description": wanted}
             return found.model_copy(update={"parameters": known})
 
