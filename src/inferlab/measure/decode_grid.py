@@ -18,7 +18,7 @@ from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSample, RequestSpec
-from inferlab.load.workloads import Source
+from inferlab.load.workloads import Lengths, Source, random_requests
 from inferlab.measure.under_test import UnderTest
 
 BATCHES, CONTEXTS, OUTPUT = (1, 4, 16), (128, 1024), 48
@@ -68,7 +68,7 @@ def measure(engine: UnderTest, given: dict[str, Any], kv_tokens: int | None) -> 
             engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{why}")
             continue
         try:
-            yield from list(_point(engine, batch, context, output, kv_tokens))
+            yield from _point(engine, batch, context, output, kv_tokens)
         except TooFewSteps as error:
             engine.notes.setdefault("left_out", []).append(f"{batch}×{context}：{error.message}")
 
@@ -172,11 +172,8 @@ def _prediction(
 
 
 def _specs(engine: UnderTest, batch: int, context: int, output: int) -> list[RequestSpec]:
-    random = Random(f"{engine.seed}/{batch}/{context}")
-    source = Source(engine.vocabulary)
-    return [
-        RequestSpec(source.draw(context, random), output, ignore_eos=True) for _ in range(batch)
-    ]
+    random, source = Random(f"{engine.seed}/{batch}/{context}"), Source(engine.vocabulary)
+    return random_requests(batch, Lengths(context), Lengths(output), random, source=source)
 
 
 def _unfit(engine: UnderTest, batch: int, longest: int, kv_tokens: int | None) -> str:
