@@ -23,7 +23,7 @@ from inferlab.measure.under_test import UnderTest
 
 BATCHES, CONTEXTS, OUTPUT = (1, 4, 16), (128, 1024), 48
 FEWEST_STEPS = 8
-MOST_DOUBLINGS = 4  # of the room: longer answers also make the server slower to begin the last ones
+MOST_DOUBLINGS = 4  # of the answers: longer ones also make the server slower to begin the last
 
 
 class TooFewSteps(LabError):
@@ -131,19 +131,24 @@ def _point(
     # The same prompts each time: the engine's prefix cache then makes the prefill short. The first
     # wave computes them; the second tells how far the first sequence is ahead of the last.
     _wave(engine, _specs(engine, batch, context, 1))
-    room = FEWEST_STEPS + tokens_ahead(_wave(engine, _specs(engine, batch, context, output)))
-    for doublings in range(MOST_DOUBLINGS + 1):
-        if why := _unfit(engine, batch, context + output + room, kv_tokens):
-            raise TooFewSteps(why)
-        try:
-            found = _repeats(engine, batch, context, output + room)
-            break
-        except TooFewSteps:
-            if doublings == MOST_DOUBLINGS:
-                raise
-            room *= 2
+    ahead = tokens_ahead(_wave(engine, _specs(engine, batch, context, output)))
+    found = _together(engine, batch, context, output + ahead + FEWEST_STEPS, kv_tokens)
     yield Series("step_ms", "ms", [each.step_ms for each in found], labels)
     yield from _prediction(engine, found, labels)
+
+
+def _together(
+    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None
+) -> list[Steps]:
+    """All repeats of a point; answers twice as long where the sequences hardly met."""
+    for _ in range(MOST_DOUBLINGS):
+        if why := _unfit(engine, batch, context + output, kv_tokens):
+            raise TooFewSteps(why)
+        try:
+            return _repeats(engine, batch, context, output)
+        except TooFewSteps:
+            output *= 2
+    return _repeats(engine, batch, context, output)
 
 
 def _repeats(engine: UnderTest, batch: int, context: int, output: int) -> list[Steps]:
