@@ -103,7 +103,7 @@ def gains(*experiments: str) -> Markdown:
     ]  # fmt: skip
     if not rows:
         return missing(experiments)
-    return table(["H200 记录", "A → B", "指标", "B ÷ A", "95 % 区间", "结论"], rows)
+    return table(["H200 记录", "A → B", "指标", "B ÷ A", "区间（各行合起来 95 %）", "结论"], rows)
 
 
 def _sides(record: Record) -> str:

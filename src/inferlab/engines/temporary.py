@@ -57,6 +57,10 @@ class Recipe:
         content = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
         return content | self.flags
 
+    def start(self, *, limit_s: float) -> "TemporaryEngine":
+        """As the function `start`."""
+        return start(self, limit_s=limit_s)
+
 
 @dataclass(frozen=True)
 class TemporaryEngine:
@@ -77,6 +81,11 @@ class TemporaryEngine:
         """Whether the process still runs."""
         return self.leader.is_alive()
 
+    @property
+    def described_at(self) -> str:
+        """Where the engine says what it is: its own address."""
+        return self.url
+
     def startup(self) -> startup_log.StartupReport:
         """What the engine's log says of the start."""
         return startup_log.report(self.log_text())
@@ -85,17 +94,18 @@ class TemporaryEngine:
         """The engine's log so far."""
         return startup_log.read(self.recipe.log)
 
+    def starting(self) -> Starting:
+        """What there is to look at while it starts, and after it has ended."""
+        recipe = self.recipe
+        return Starting(self.url, self.log_text, self.leader.exit_code, recipe.log, recipe.config)
+
     def stop(self, patience_s: float = 15.0) -> None:
         """End the engine and all that it started; it may have ended already."""
         stop_session(self.leader, patience_s=patience_s)
 
     def ended(self) -> LabError:
         """Why it is no longer there, from its log."""
-        recipe = self.recipe
-        starting = Starting(
-            self.url, self.log_text, self.leader.exit_code, recipe.log, recipe.config
-        )
-        found = failure(starting, self.log_text(), self.leader.exit_code())
+        found = failure(self.starting(), self.log_text(), self.leader.exit_code())
         return LabError(found.message.replace("没有启动", "中途退出"), remedy=found.remedy)
 
 
@@ -108,7 +118,16 @@ def start(recipe: Recipe, *, limit_s: float = 1800.0) -> TemporaryEngine:
     Raises:
         LabError: it did not start; nothing of it is left.
     """
-    began = time.monotonic()
+    engine = launch(recipe)
+    try:
+        return awaited(engine, limit_s=limit_s)
+    except BaseException:
+        engine.stop()
+        raise
+
+
+def launch(recipe: Recipe) -> TemporaryEngine:
+    """Start an engine's process and return at once; it does not answer yet."""
     port = recipe.port or free_port()
     settings = replace(Settings.load(), api_port=port)
     choice = Choice(recipe.device, "native", str(recipe.model.resolve()), reason="", otherwise="")
@@ -119,16 +138,17 @@ def start(recipe: Recipe, *, limit_s: float = 1800.0) -> TemporaryEngine:
         folder=root(),
     )
     leader = ProcessId.of(process.pid)
-    url = f"http://127.0.0.1:{port}"
-    starting = Starting(
-        url, partial(startup_log.read, recipe.log), leader.exit_code, recipe.log, recipe.config
-    )
-    try:
-        wait_until_answering(starting, partial(_require_in_time, recipe, limit_s))
-    except BaseException:
-        stop_session(leader)
-        raise
-    return TemporaryEngine(recipe, url, leader, time.monotonic() - began)
+    return TemporaryEngine(recipe, f"http://127.0.0.1:{port}", leader, 0.0)
+
+
+def awaited(engine: TemporaryEngine, *, limit_s: float) -> TemporaryEngine:
+    """The launched engine once it completes a token, with the seconds that took from now on.
+
+    Raises:
+        LabError: it ended, or took longer than `limit_s`; it is left as it is.
+    """
+    watch = partial(_require_in_time, engine.recipe, limit_s)
+    return replace(engine, seconds=wait_until_answering(engine.starting(), watch))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Several engines on one device: who has it now, and how it changes hands.
 
-On a CPU all simply stay up (`resident`). On a GPU each engine takes most of the memory, so they
+On a CPU all simply stay up (`resident`), and so do deployments: NIXL has registered the KV cache's
+memory, which must not go away, so a lab gives them so little that both fit. On a GPU each other engine takes most of the memory, so they
 `sleep` in turn (vLLM's sleep mode, level 1: weights go to host memory, the KV cache is dropped;
 vllm/entrypoints/serve/dev/sleep). Where that fails they are stopped and started again (`restart`),
 and measurements then go in blocks. A single engine has the device for itself (`alone`).
@@ -13,10 +14,13 @@ from typing import Any, Literal
 
 from inferlab.engines import health
 from inferlab.engines.startup import shown
-from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port, start
+from inferlab.engines.deployment import Deployment, RunningDeployment
+from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
 from inferlab.errors import LabError
 
 Mode = Literal["alone", "resident", "sleep", "restart"]
+Startable = Recipe | Deployment
+Engine = TemporaryEngine | RunningDeployment
 SLEEP_LIMIT_S = 120.0
 START_LIMIT_S = 900.0
 WARM_UP_TOKENS = 8
@@ -36,31 +40,29 @@ class Turns:
         start_limit_s: no start may take longer.
     """
 
-    recipes: dict[str, Recipe]
+    recipes: dict[str, Startable]
     mode: Mode
     say: Callable[[str], None] = print
-    started: dict[str, TemporaryEngine] = field(default_factory=dict)
+    started: dict[str, Engine] = field(default_factory=dict)
     starts: dict[str, dict[str, Any]] = field(default_factory=dict)
     active: str = ""
     start_limit_s: float = START_LIMIT_S
 
     @classmethod
-    def of(cls, recipes: Sequence[Recipe], say: Callable[[str], None]) -> "Turns":
+    def of(cls, recipes: Sequence[Startable], say: Callable[[str], None]) -> "Turns":
         """Prepare engines; none is started yet. On a GPU two are given sleep mode."""
-        device = recipes[0].device
-        shared = len(recipes) > 1
-        mode: Mode = "alone" if not shared else "sleep" if device == "gpu" else "resident"
-        named = {each.name: replace(each, port=free_port()) for each in recipes}
-        if mode == "sleep":
-            named = {name: with_sleep_mode(each) for name, each in named.items()}
-        return cls(named, mode, say)
+        single = [each for each in recipes if isinstance(each, Recipe)]
+        sleepers = len(single) == len(recipes) and single[0].device == "gpu"
+        mode: Mode = "alone" if len(recipes) == 1 else "sleep" if sleepers else "resident"
+        ready = [with_sleep_mode(each) for each in single] if mode == "sleep" else recipes
+        return cls({each.name: replace(each, port=free_port()) for each in ready}, mode, say)
 
     @property
     def interleaved(self) -> bool:
         """Whether engines may take turns after each run; else all runs of one come first."""
         return self.mode != "restart"
 
-    def take(self, name: str) -> TemporaryEngine:
+    def take(self, name: str) -> Engine:
         """Give the device to one engine, starting or waking it; it has answered when this returns.
 
         Raises:
@@ -114,7 +116,7 @@ class Turns:
             for each in others:
                 self._stop(each)
 
-    def _sleep(self, engine: TemporaryEngine) -> None:
+    def _sleep(self, engine: Engine) -> None:
         if not engine.alive:
             self._stop(engine.recipe.name)
             return
@@ -122,7 +124,7 @@ class Turns:
             health.post(f"{engine.url}/sleep?level=1", timeout_s=SLEEP_LIMIT_S)
             _until_sleeping(engine, True)
 
-    def _wake(self, engine: TemporaryEngine) -> TemporaryEngine:
+    def _wake(self, engine: Engine) -> Engine:
         try:
             if health.is_sleeping(engine.url):
                 health.post(f"{engine.url}/wake_up", timeout_s=SLEEP_LIMIT_S)
@@ -135,7 +137,7 @@ class Turns:
             return self._start(engine.recipe.name)
         return engine
 
-    def _start_beside(self, name: str) -> TemporaryEngine:
+    def _start_beside(self, name: str) -> Engine:
         """Start an engine; where sleepers leave it too little memory, they are stopped."""
         try:
             return self._start(name)
@@ -147,11 +149,11 @@ class Turns:
             self.close()
             return self._start(name)
 
-    def _start(self, name: str) -> TemporaryEngine:
+    def _start(self, name: str) -> Engine:
         recipe = self.recipes[name]
         self._stop(name)
         self.say(f"启动引擎 {name}（{recipe.config.name}，日志 {shown(recipe.log)}）…")
-        engine = start(recipe, limit_s=self.start_limit_s)
+        engine = recipe.start(limit_s=self.start_limit_s)
         self.started[name] = engine
         found = {key: value for key, value in asdict(engine.startup()).items() if value is not None}
         self.starts[name] = {"seconds": round(engine.seconds, 1)} | found
@@ -175,7 +177,7 @@ def with_sleep_mode(recipe: Recipe) -> Recipe:
     )
 
 
-def _until_sleeping(engine: TemporaryEngine, wanted: bool) -> None:
+def _until_sleeping(engine: Engine, wanted: bool) -> None:
     deadline = time.monotonic() + SLEEP_LIMIT_S
     while health.is_sleeping(engine.url) != wanted:
         if time.monotonic() > deadline:
