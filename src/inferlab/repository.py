@@ -42,8 +42,9 @@ def versions() -> dict[str, Any]:
 
 
 def labs() -> list[str]:
-    """Names of the labs that exist, such as `chapter03`, in order."""
-    return sorted(path.parent.name for path in (root() / "code").glob("*/lab.yaml"))
+    """Names of the labs that exist, such as `chapter03` and `chapter07/pd`, in order."""
+    code = root() / "code"
+    return sorted(path.parent.relative_to(code).as_posix() for path in code.glob("**/lab.yaml"))
 
 
 def lab_dir(name: str) -> Path:

@@ -69,7 +69,9 @@ def test_readme_explains_every_configuration(path: Path):
 @pytest.mark.parametrize("lab", labs())
 def test_every_engine_that_an_experiment_names_is_there(lab: str, device: str):
     plan = read_plan(lab, device)
-    files = [plan.engine_file(engine) for each in plan.experiments for engine in each.engines]
+    names = {engine for each in plan.experiments for engine in each.engines}
+    roles = {role for name in names & plan.layouts.keys() for role in plan.layouts[name].places}
+    files = [plan.engine_file(each) for each in (names - plan.layouts.keys()) | roles]
     assert all(file.is_file() for file in files)
     assert plan.experiments
 

@@ -187,12 +187,13 @@ def _require_native(machine: Machine, engine: str) -> None:
         raise LabError(problem, remedy=remedy)
 
 
-def require_memory(machine: Machine, choice: Choice) -> None:
-    """Raise a LabError when an engine on the CPU would not find the memory it needs."""
-    if choice.engine == "cpu" and machine.memory_available_bytes < CPU_MEMORY_BYTES:
+def require_memory(machine: Machine, choice: Choice, engines: int = 1) -> None:
+    """Raise a LabError when so many engines on the CPU would not find the memory they need."""
+    needed = engines * CPU_MEMORY_BYTES
+    if choice.engine == "cpu" and machine.memory_available_bytes < needed:
         raise LabError(
             f"可用内存只有 {machine.memory_available_bytes / GIB:.1f} GiB",
-            remedy=f"关闭其他程序，至少留出 {CPU_MEMORY_BYTES / GIB:.0f} GiB",
+            remedy=f"关闭其他程序，至少留出 {needed / GIB:.0f} GiB",
         )
 
 

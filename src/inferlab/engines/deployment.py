@@ -1,7 +1,7 @@
-"""Several engines behind one address: which role each has, where it runs, and the router before them.
+"""Several engines behind one address: the role of each, where it runs, and the router before them.
 
 A lab's `deployments:` name roles and places: `pd: {prefill: [0], decode: [1]}`. A role is an engine
-file, a place a GPU, without GPUs a core. To what measures, a deployment is an engine like any other.
+file, a place a GPU, without GPUs a core. What measures takes a deployment for an engine.
 """
 
 import os
@@ -12,15 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from inferlab.engines import startup_log, temporary
 from inferlab.engines.processes import ProcessId, start_in_own_session, stop_session
-from inferlab.engines.startup import Starting, wait_until_answering
+from inferlab.engines.session import worker_log
+from inferlab.engines.startup import Starting, shown, wait_until_answering
 from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
 from inferlab.errors import LabError, UsageError
-from inferlab.repository import root
+from inferlab.repository import lab_dir, root
 
 HANDOVER = frozenset({"prefill", "decode"})
 COLOCATED = "colocated"
+_ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,16 @@ class Layout:
 
     Attributes:
         places: role → GPU (or core) of each worker with it.
+        flags: of every worker, beyond its engine file.
     """
 
     name: str
     places: dict[str, tuple[int, ...]]
+    flags: dict[str, Any] = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
+        """How many there are."""
         return sum(map(len, self.places.values()))
 
 
@@ -46,15 +53,22 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
         UsageError: a role is unknown, or stands without its other half.
     """
     found = {}
-    for name, roles in (described.get("deployments") or {}).items():
-        places = {role: tuple(each) for role, each in roles.items()}
+    for name, entry in (described.get("deployments") or {}).items():
+        flags = dict(entry.get("flags") or {})
+        places = {role: tuple(each) for role, each in entry.items() if role != "flags"}
         if set(places) not in ({COLOCATED}, set(HANDOVER)) or not all(places.values()):
             raise UsageError(
                 f"{lab}/lab.yaml 的 deployments.{name} 写了 {'、'.join(places) or '空'}",
-                remedy="写 prefill 和 decode，或只写 colocated；每个角色列出 GPU，例如 prefill: [0]",
+                remedy="写 prefill 和 decode，或只写 colocated，各列出 GPU：prefill: [0]",
             )
-        found[name] = Layout(name, places)
+        found[name] = Layout(name, places, flags)
     return found
+
+
+def layout_to_start(lab: str) -> Layout | None:
+    """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others."""
+    described = yaml.safe_load((lab_dir(lab) / "lab.yaml").read_text(encoding="utf-8"))
+    return read_layouts(lab, described).get(described.get("up", ""))
 
 
 @dataclass(frozen=True)
@@ -86,21 +100,18 @@ class Deployment:
         return {name: recipe.options() for name, recipe in self.workers.items()}
 
     def start(self, *, limit_s: float) -> "RunningDeployment":
-        """Start all workers at once, then the router; gives them when a request was answered.
+        """Start workers and router, and wait until a request was answered.
 
         Raises:
             LabError: one did not start; nothing is left of any.
         """
-        began = time.monotonic()
         running = RunningDeployment(replace(self, port=self.port or free_port()))
         try:
-            running.start_workers(limit_s)
-            running.start_router()
+            running.launch()
+            return running.wait(limit_s)
         except BaseException:
             running.stop()
             raise
-        running.seconds = time.monotonic() - began
-        return running
 
 
 @dataclass
@@ -109,6 +120,7 @@ class RunningDeployment:
 
     Attributes:
         engines: worker's name → the engine.
+        leader: the router's process.
         seconds: from the first process's start to the first token through the router.
     """
 
@@ -119,6 +131,7 @@ class RunningDeployment:
 
     @property
     def url(self) -> str:
+        """The router's address."""
         return f"http://127.0.0.1:{self.recipe.port}"
 
     @property
@@ -132,32 +145,47 @@ class RunningDeployment:
         leader = self.leader
         return bool(leader and leader.is_alive()) and all(e.alive for e in self.engines.values())
 
-    def start_workers(self, limit_s: float) -> None:
-        """All at once; a lab with N workers starts in the time of one."""
-        began = time.monotonic()
+    def launch(self) -> None:
+        """Start all processes and return at once: N workers are ready in the time of one."""
         for name, recipe in self.recipe.workers.items():
             self.engines[name] = temporary.launch(_with_handshake(recipe))
+        process = start_in_own_session(
+            self._router_command(), log=self.recipe.log,
+            environment={**os.environ, "PYTHONUNBUFFERED": "1"}, folder=root(),
+        )  # fmt: skip
+        self.leader = ProcessId.of(process.pid)
+
+    def wait(self, limit_s: float) -> "RunningDeployment":
+        """Until every worker, and then the router, has completed a token.
+
+        Raises:
+            LabError: one ended, or it took longer than `limit_s`.
+        """
+        began = time.monotonic()
         for name, engine in list(self.engines.items()):
             left = limit_s - (time.monotonic() - began)
             self.engines[name] = temporary.awaited(engine, limit_s=max(left, 1.0))
+        wait_until_answering(self.starting(), lambda phase, seconds: None, stall_s=60.0)
+        self.seconds = time.monotonic() - began
+        return self
 
-    def start_router(self) -> None:
-        """The router's process, until it has answered a completion."""
+    def starting(self) -> Starting:
+        """What there is to look at while it starts, and after it has ended."""
         log = self.recipe.log
-        process = start_in_own_session(
-            router_command(self.urls(), self.recipe.port, self.recipe.router),
-            log=log, environment={**os.environ, "PYTHONUNBUFFERED": "1"}, folder=root(),
-        )  # fmt: skip
-        self.leader = ProcessId.of(process.pid)
-        read = lambda: startup_log.read(log)  # noqa: E731
-        starting = Starting(self.url, read, self.leader.exit_code, log, self.recipe.config)
-        wait_until_answering(starting, lambda *_: None, stall_s=60.0)
+        return Starting(self.url, self.log_text, self.exit_code, log, self.recipe.config)
+
+    def exit_code(self) -> int | None:
+        """Of the first process that has ended; None while all run."""
+        leaders = [engine.leader for engine in self.engines.values()]
+        leaders += [self.leader] if self.leader else []
+        codes = (leader.exit_code() for leader in leaders)
+        return next((code for code in codes if code is not None), None)
 
     def urls(self) -> dict[str, list[str]]:
         """role → the workers' addresses."""
         found: dict[str, list[str]] = {}
         for name, engine in self.engines.items():
-            found.setdefault(role_of(name), []).append(engine.url)
+            found.setdefault(name.partition("-")[0], []).append(engine.url)
         return found
 
     def startup(self) -> startup_log.StartupReport:
@@ -165,8 +193,9 @@ class RunningDeployment:
         return next(iter(self.engines.values())).startup()
 
     def log_text(self) -> str:
-        """The workers' logs, one after another."""
-        return "\n".join(engine.log_text() for engine in self.engines.values())
+        """The logs of workers and router, one after another."""
+        logs = [engine.log_text() for engine in self.engines.values()]
+        return "\n".join([*logs, startup_log.read(self.recipe.log)])
 
     def stop(self) -> None:
         """End the router and all workers; they may have ended already."""
@@ -182,14 +211,25 @@ class RunningDeployment:
                 return engine.ended()
         lines = startup_log.read(self.recipe.log).strip().splitlines()
         return LabError(f"路由中途退出：{lines[-1] if lines else '没有输出'}",
-                        remedy=f"看日志 {self.recipe.log}")  # fmt: skip
+                        remedy=f"看日志 {shown(self.recipe.log)}")  # fmt: skip
+
+    def _router_command(self) -> list[str]:
+        words = [sys.executable, "-m", "inferlab.engines.router", "--port", str(self.recipe.port)]
+        for name, engine in self.engines.items():
+            words += [_ROUTER_FLAGS[name.partition("-")[0]], engine.url]
+        return [*words, *self.recipe.router]
 
 
 def deployment(
-    layout: Layout, recipe_of: Callable[[str], Recipe], *, config: Path, log: Path,
+    layout: Layout,
+    recipe_of: Callable[[str], Recipe],
+    *,
+    config: Path,
+    log: Path,
     router: tuple[str, ...] = (),
+    port: int = 0,
 ) -> Deployment:
-    """A layout with each worker's recipe, port and place.
+    """A layout with each worker's recipe and place.
 
     Args:
         recipe_of: role → the recipe of its engine file.
@@ -201,23 +241,12 @@ def deployment(
             name = f"{role}-{number}"
             known = recipe_of(role)
             workers[name] = replace(
-                known, name=name, log=log.with_name(f"{log.stem}-{name}.log"),
+                known, name=name, log=worker_log(log, name),
+                flags=known.flags | layout.flags,
                 environment=known.environment | _place(known.device, place),
             )  # fmt: skip
     device = next(iter(workers.values())).device
-    return Deployment(layout.name, device, workers, config, log, router)
-
-
-def router_command(urls: Mapping[str, list[str]], port: int, options: tuple[str, ...]) -> list[str]:
-    """The router's command line for workers by role."""
-    flags = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
-    named = [word for role, each in urls.items() for url in each for word in (flags[role], url)]
-    return [sys.executable, "-m", "inferlab.engines.router", "--port", str(port), *named, *options]
-
-
-def role_of(worker: str) -> str:
-    """`prefill-0` → `prefill`."""
-    return worker.rpartition("-")[0]
+    return Deployment(layout.name, device, workers, config, log, router, port)
 
 
 def _with_handshake(recipe: Recipe) -> Recipe:

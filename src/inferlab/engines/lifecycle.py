@@ -7,12 +7,15 @@ from pathlib import Path
 
 from inferlab.engines import compose, environments, health, jupyter, native, session, startup_log
 from inferlab.engines.choose import Choice, Wish, require_memory
+from inferlab.engines.deployment import Layout, RunningDeployment, deployment, layout_to_start
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
 from inferlab.engines.processes import ProcessId, stop_session
-from inferlab.engines.session import Session
+from inferlab.engines.session import ROUTER, Session
 from inferlab.engines.startup import OnProgress, Starting, wait_until_answering
+from inferlab.engines.temporary import Recipe
 from inferlab.errors import LabError
+from inferlab.repository import lab_dir
 from inferlab.settings import Settings
 
 Say = Callable[[str], None]
@@ -44,8 +47,8 @@ def is_alive(found: Session) -> bool:
     """Whether the session's engine process or container runs."""
     if found.launcher == "compose":
         return compose.is_running(found.compose)
-    engine = found.processes.get("engine")
-    return engine is not None and engine.is_alive()
+    front = found.front
+    return front is not None and front.is_alive()
 
 
 def start(
@@ -122,7 +125,7 @@ def engine_log(found: Session) -> str:
     """The engine's log so far."""
     if found.launcher == "compose" and compose.is_running(found.compose):
         return compose.engine_log(found.compose)
-    return startup_log.read(Path(found.log))
+    return "\n".join(map(startup_log.read, found.logs))
 
 
 def report(found: Session) -> startup_log.StartupReport:
@@ -151,7 +154,8 @@ def startup_report(base_url: str = "") -> startup_log.StartupReport:
 def _start_engine(
     lab: str, choice: Choice, settings: Settings, machine: Machine, say: Say
 ) -> Session:
-    require_memory(machine, choice)
+    layout = layout_to_start(lab)
+    require_memory(machine, choice, layout.workers if layout else 1)
     require_free(settings.api_port, "LAB_API_PORT")
     require_free(settings.jupyter_port, "LAB_JUPYTER_PORT")
     new = Session(
@@ -181,8 +185,34 @@ def _start_containers(
 
 def _start_native(new: Session, choice: Choice, settings: Settings, say: Say) -> Session:
     python = environments.ensure(choice.environment, settings, say)
+    if layout := layout_to_start(new.lab):
+        return _start_workers(new, layout, choice, python)
     process = native.start(choice, settings, lab=new.lab, python=python, log=Path(new.log))
     new = new.with_process("engine", ProcessId.of(process.pid))
+    session.save(new)
+    return new
+
+
+def _start_workers(new: Session, layout: Layout, choice: Choice, python: Path) -> Session:
+    """Several engines and the router before them, each a process of the session."""
+    folder = lab_dir(new.lab)
+
+    def recipe(role: str) -> Recipe:
+        config = native.configuration(new.lab, choice.engine, role)
+        return Recipe(role, choice.engine, python, config, Path(choice.model), Path(new.log))
+
+    planned = deployment(layout, recipe, config=folder / "lab.yaml", log=Path(new.log),
+                         port=new.api_port)  # fmt: skip
+    running = RunningDeployment(planned)
+    try:
+        running.launch()
+    except BaseException:
+        running.stop()
+        raise
+    for name, engine in running.engines.items():
+        new = new.with_process(name, engine.leader)
+    if running.leader:
+        new = new.with_process(ROUTER, running.leader)
     session.save(new)
     return new
 
@@ -192,15 +222,27 @@ def _starting(started: Session) -> Starting:
         read_log = partial(compose.engine_log, started.compose)
         exit_code = partial(compose.engine_exit_code, started.compose)
     else:
-        read_log = partial(startup_log.read, Path(started.log))
-        exit_code = started.processes["engine"].exit_code
+        read_log, exit_code = partial(engine_log, started), partial(_exit_code, started)
     return Starting(
         base_url=started.api_url,
         read_log=read_log,
         exit_code=exit_code,
         log=Path(started.log),
-        config=native.configuration(started.lab, started.engine),
+        config=_configuration(started),
     )
+
+
+def _exit_code(started: Session) -> int | None:
+    """Of the first native process of the engine that has ended; None while all run."""
+    codes = (each.exit_code() for each in started.engines.values())
+    return next((code for code in codes if code is not None), None)
+
+
+def _configuration(started: Session) -> Path:
+    """What a reader would change after a failure."""
+    if ROUTER in started.processes:
+        return lab_dir(started.lab) / "engine"
+    return native.configuration(started.lab, started.engine)
 
 
 def _with_jupyter(started: Session, settings: Settings, say: Say) -> tuple[Session, str]:

@@ -12,13 +12,13 @@ from inferlab.repository import lab_dir, root
 from inferlab.settings import Settings
 
 
-def configuration(lab: str, engine: str) -> Path:
-    """The engine's YAML of a lab: `engine/vllm.yaml` (GPU) or `engine/vllm-cpu.yaml`.
+def configuration(lab: str, engine: str, name: str = "vllm") -> Path:
+    """An engine's YAML of a lab: `engine/<name>.yaml` (GPU) or `engine/<name>-cpu.yaml`.
 
     Raises:
         UsageError: the lab has none.
     """
-    path = lab_dir(lab) / "engine" / ("vllm.yaml" if engine == "gpu" else "vllm-cpu.yaml")
+    path = lab_dir(lab) / "engine" / (f"{name}.yaml" if engine == "gpu" else f"{name}-cpu.yaml")
     if not path.is_file():
         raise UsageError(f"{lab} 没有引擎配置 {path.relative_to(root())}", remedy="检查实验名")
     return path
@@ -35,8 +35,9 @@ def command(python: Path, config: Path, model: str, port: int) -> list[str]:
     return [*server, "--model", model, "--host", "127.0.0.1", "--port", str(port)]
 
 
-def environment(choice: Choice, settings: Settings) -> dict[str, str]:
-    """The process's environment: no telemetry, the model site's settings, CPU thread hints."""
+def environment(choice: Choice, settings: Settings, config: Path) -> dict[str, str]:
+    """The process's environment: no telemetry, the model site's settings, CPU thread hints; Python
+    modules that the configuration names lie beside it."""
     values = {
         **os.environ,
         "VLLM_NO_USAGE_STATS": "1",
@@ -46,9 +47,13 @@ def environment(choice: Choice, settings: Settings) -> dict[str, str]:
     # The engine's packages are its own; the lab's must not leak in.
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         values.pop(name, None)
+    values["PYTHONPATH"] = str(config.parent)
     if packed := bundle():
         # FlashInfer would compile its sampler at the start; vLLM's own needs no compiler.
-        values |= {"PYTHONPATH": str(packed), "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+        values |= {
+            "PYTHONPATH": f"{packed}{os.pathsep}{config.parent}",
+            "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        }
     values |= _model_source(choice.model, settings)
     folder = python_of(choice.environment).parent
     values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"
@@ -65,7 +70,7 @@ def start(
     return start_in_own_session(
         command(python, config, choice.model, settings.api_port),
         log=log,
-        environment=environment(choice, settings),
+        environment=environment(choice, settings, config),
         folder=root(),
     )
 

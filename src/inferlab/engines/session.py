@@ -9,6 +9,8 @@ from pathlib import Path
 from inferlab.engines.processes import ProcessId
 from inferlab.repository import state_dir
 
+ENGINE, ROUTER, JUPYTER = "engine", "router", "jupyter"
+
 
 @dataclass(frozen=True)
 class Session:
@@ -18,8 +20,10 @@ class Session:
         launcher: `native` (processes of this user) or `compose` (containers).
         engine: `gpu` or `cpu`.
         model: Hugging Face id or folder that the engine serves.
-        log: the engine's log file (for compose: where the container's log is saved on failure).
-        processes: role (`engine`, `jupyter`) → process, for the native parts.
+        log: the engine's log file, or the router's, with its workers' logs beside it (for compose:
+            where the container's log is saved on failure).
+        processes: role (`engine`, `jupyter`; `router` and its workers) → process, for the native
+            parts.
         compose: the compose command line prefix (`docker compose -p … -f …`), for containers.
     """
 
@@ -36,6 +40,23 @@ class Session:
     @property
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def front(self) -> ProcessId | None:
+        """The process that answers: the router where there is one, else the engine."""
+        return self.processes.get(ROUTER) or self.processes.get(ENGINE)
+
+    @property
+    def engines(self) -> dict[str, ProcessId]:
+        """All native processes but JupyterLab."""
+        return {role: each for role, each in self.processes.items() if role != JUPYTER}
+
+    @property
+    def logs(self) -> list[Path]:
+        """The log files of engine, or workers and router."""
+        log = Path(self.log)
+        workers = [role for role in self.engines if role not in (ENGINE, ROUTER)]
+        return [*(worker_log(log, role) for role in workers), log]
 
     def with_process(self, role: str, process: ProcessId) -> "Session":
         return replace(self, processes={**self.processes, role: process})
@@ -55,7 +76,12 @@ def api_url() -> str:
 
 def log_path(lab: str, role: str = "engine") -> Path:
     """`.lab/logs/chapter03-engine.log` and the like."""
-    return state_dir() / "logs" / f"{lab}-{role}.log"
+    return state_dir() / "logs" / f"{lab.replace('/', '-')}-{role}.log"
+
+
+def worker_log(log: Path, worker: str) -> Path:
+    """Where a worker's log lies, beside its router's."""
+    return log.with_name(f"{log.stem}-{worker}.log")
 
 
 def save(session: Session) -> None:

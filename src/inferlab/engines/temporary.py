@@ -6,7 +6,6 @@ beside it.
 
 import json
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ class Recipe:
         device: `gpu` or `cpu`.
         python: interpreter of the engine's environment.
         config: the `vllm serve --config` file.
-        model: folder of the model.
+        model: folder of the model, or its name on a hub.
         log: where the engine's output goes; emptied at each start.
         flags: further flags by name, without dashes; they win over the file. `True` is a switch.
         environment: further variables of the process.
@@ -86,6 +85,10 @@ class TemporaryEngine:
         """Where the engine says what it is: its own address."""
         return self.url
 
+    def urls(self) -> dict[str, list[str]]:
+        """role → the workers' addresses: none, it is alone."""
+        return {}
+
     def startup(self) -> startup_log.StartupReport:
         """What the engine's log says of the start."""
         return startup_log.report(self.log_text())
@@ -130,11 +133,12 @@ def launch(recipe: Recipe) -> TemporaryEngine:
     """Start an engine's process and return at once; it does not answer yet."""
     port = recipe.port or free_port()
     settings = replace(Settings.load(), api_port=port)
-    choice = Choice(recipe.device, "native", str(recipe.model.resolve()), reason="", otherwise="")
+    model = recipe.model.resolve() if recipe.model.is_dir() else recipe.model
+    choice = Choice(recipe.device, "native", str(model), reason="", otherwise="")
     process = start_in_own_session(
         [*native.command(recipe.python, recipe.config, choice.model, port), *as_flags(recipe)],
         log=recipe.log,
-        environment={**native.environment(choice, settings), **recipe.environment},
+        environment={**native.environment(choice, settings, recipe.config), **recipe.environment},
         folder=root(),
     )
     leader = ProcessId.of(process.pid)
@@ -172,7 +176,7 @@ def cpu_engine(
     """Run `lab`'s CPU engine configuration on a free port; gives the server's address.
 
     Args:
-        model: folder of the model.
+        model: folder of the model, or its name on a hub.
         log: where the engine's output goes.
         flags: further `vllm serve` flags, name and value in turn; they win over the file.
 

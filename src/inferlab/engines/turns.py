@@ -1,10 +1,11 @@
 """Several engines on one device: who has it now, and how it changes hands.
 
-On a CPU all simply stay up (`resident`), and so do deployments: NIXL has registered the KV cache's
-memory, which must not go away, so a lab gives them so little that both fit. On a GPU each other engine takes most of the memory, so they
-`sleep` in turn (vLLM's sleep mode, level 1: weights go to host memory, the KV cache is dropped;
-vllm/entrypoints/serve/dev/sleep). Where that fails they are stopped and started again (`restart`),
-and measurements then go in blocks. A single engine has the device for itself (`alone`).
+On a CPU all simply stay up (`resident`), and so do deployments: NIXL has registered the memory of
+the KV cache, which must not go away, so the lab gives each so little that all fit. On a GPU other
+engines take most of the memory, so they `sleep` in turn (vLLM's sleep mode, level 1: weights go to
+host memory, the KV cache is dropped; vllm/entrypoints/serve/dev/sleep). Where that fails they are
+stopped and started again (`restart`), and measurements then go in blocks. A single engine has the
+device for itself (`alone`).
 """
 
 import time
@@ -13,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from inferlab.engines import health
-from inferlab.engines.startup import shown
 from inferlab.engines.deployment import Deployment, RunningDeployment
+from inferlab.engines.startup import shown
 from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
 from inferlab.errors import LabError
 

@@ -22,6 +22,7 @@ class UnderTest:
         mark: marks a phase for the GPU's telemetry.
         notes: a measure may add what the record should say besides its figures.
         vocabulary: prompts' token ids are drawn below it.
+        workers: role → addresses of the engines behind a router; empty for a single engine.
     """
 
     endpoint: Endpoint
@@ -33,3 +34,4 @@ class UnderTest:
     mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, Any] = field(default_factory=dict)
     vocabulary: int = 2048
+    workers: dict[str, list[str]] = field(default_factory=dict)

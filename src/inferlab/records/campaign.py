@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from inferlab.engines.deployment import deployment
 from inferlab.engines.environments import ensure
+from inferlab.engines.session import log_path
 from inferlab.engines.shape_model import RecordedModel, recorded_model
 from inferlab.engines.temporary import Recipe
-from inferlab.engines.turns import START_LIMIT_S, Turns
+from inferlab.engines.turns import START_LIMIT_S, Startable, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.load.runner import INTERRUPTED
@@ -21,7 +23,6 @@ from inferlab.records.jobs import Job, start_engines
 from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
 from inferlab.records.time_limits import Limits, Watchdog, terminated_like_interrupted
-from inferlab.repository import state_dir
 from inferlab.settings import Settings
 
 Say = Callable[[str], None]
@@ -100,6 +101,15 @@ class Campaign:
         name = "vllm-cuda" if self.plan.device == "cuda" else "vllm-cpu"
         return ensure(name, Settings.load(), self.say)
 
+    def startable(self, name: str) -> Startable:
+        """How one of the lab's engines, or deployments, is started here."""
+        if name not in self.plan.layouts:
+            return self.recipe(name)
+        return deployment(
+            self.plan.layouts[name], self.recipe, config=self.plan.folder / "lab.yaml",
+            log=self._log(name),
+        )  # fmt: skip
+
     def recipe(self, name: str) -> Recipe:
         """How one of the lab's engines is started here."""
         return Recipe(
@@ -108,10 +118,13 @@ class Campaign:
             python=self.python,
             config=self.plan.engine_file(name),
             model=self.recorded.folder,
-            log=state_dir() / "logs" / f"{self.plan.name}-record-{name}.log",
-            flags=dict(self.recorded.flags),
+            log=self._log(name),
+            flags=self.recorded.flags | self.plan.recorded_flags,
             environment=self.plan.environment.get(name, {}),
         )
+
+    def _log(self, name: str) -> Path:
+        return log_path(self.plan.name, f"record-{name}")
 
     def _without_engines(self, experiment: Experiment) -> None:
         repeats = self.repeats_of(experiment)
@@ -131,7 +144,7 @@ class Campaign:
         self._attempt(experiment, record)
 
     def _with_engines(self, group: list[Experiment]) -> None:
-        turns = Turns.of([self.recipe(name) for name in group[0].engines], self.say)
+        turns = Turns.of([self.startable(name) for name in group[0].engines], self.say)
         left = [each for each in group if not self._recorded(each, self._described(each, turns))]
         if not left:
             return

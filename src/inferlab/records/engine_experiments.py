@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from inferlab.engines import health
-from inferlab.engines.temporary import TemporaryEngine
+from inferlab.engines.turns import Engine
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.runner import INTERRUPTED
-from inferlab.measure import decode_grid, kv_capacity, static_batching
+from inferlab.measure import decode_grid, handover, kv_capacity, static_batching
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
 from inferlab.records.benchmark import Stopped, as_record, run_bench, software
@@ -116,7 +116,7 @@ def _series(job: Job) -> Record:
         under = UnderTest(
             endpoint=ground.endpoint, options=engine.recipe.options(),
             shape=shape_of(ground, engine), ceilings=ceilings, repeats=job.repeats, seed=job.seed,
-            mark=partial(job.mark, marks), notes=notes,
+            mark=partial(job.mark, marks), notes=notes, workers=engine.urls(),
         )  # fmt: skip
         found, why = _gather(_measured(job, engine, under))
     if marks.summary:
@@ -131,7 +131,7 @@ def _series(job: Job) -> Record:
     return told(job, record)
 
 
-def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[Series]:
+def _measured(job: Job, engine: Engine, under: UnderTest) -> Iterable[Series]:
     given, report = job.experiment.given, startup_of(engine)
     match job.experiment.measure:
         case "kv_capacity":
@@ -143,6 +143,8 @@ def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[S
             )  # fmt: skip
         case "decode_grid":
             return decode_grid.measure(under, given, report.kv_cache_tokens)
+        case "handover":
+            return handover.measure(under, given)
         case "static_batching":
             return static_batching.measure(under, given)
         case other:
@@ -152,7 +154,7 @@ def _measured(job: Job, engine: TemporaryEngine, under: UnderTest) -> Iterable[S
                 return module.measure(engine.url, _trace_folder(engine), with_)
 
 
-def _trace_folder(engine: TemporaryEngine) -> Path:
+def _trace_folder(engine: Engine) -> Path:
     """Where the engine writes profiles, if it does; else where its log lies."""
     profiler = engine.recipe.options().get("profiler-config") or {}
     folder = profiler.get("torch_profiler_dir") if isinstance(profiler, dict) else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from inferlab.engines.deployment import Layout, read_layouts
 from inferlab.errors import UsageError
 from inferlab.records.load_plan import parse_load
 from inferlab.repository import lab_dir, root
@@ -22,6 +23,7 @@ ENGINES_NEEDED = {
     "kv_capacity": 1,
     "decode_grid": 1,
     "static_batching": 1,
+    "handover": 1,
     "ab": 2,
     "goodput_ab": 2,
 }
@@ -39,7 +41,7 @@ class Experiment:
             fits is left out.
         module: what measures without an engine; run as `python -m <module> --out FILE …`.
         model: for a module, the measured shape's file below the root; empty without one.
-        engines: names of engine files; two take turns on the device.
+        engines: names of engine files or deployments; two take turns on the device.
         measure: a built-in measure, or a module of `inferlab.measure`.
         load: what is sent, for measures that benchmark.
         given: the entry's `with`: arguments of the measure.
@@ -75,7 +77,9 @@ class LabPlan:
 
     Attributes:
         recorded_model: device → folder below the root, or hub id.
+        recorded_flags: of every engine, beyond its file, when it is started to be measured.
         environment: engine name → variables that its process gets.
+        layouts: deployment's name → its workers' roles and places.
         experiments: those that the device can run, quickest first.
     """
 
@@ -85,6 +89,8 @@ class LabPlan:
     recorded_model: str
     environment: dict[str, dict[str, str]]
     experiments: list[Experiment]
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    recorded_flags: dict[str, Any] = field(default_factory=dict)
 
     def engine_file(self, name: str) -> Path:
         """`engine/<name>.yaml` on a GPU, `engine/<name>-cpu.yaml` on a CPU."""
@@ -116,7 +122,9 @@ def read_plan(lab: str, device: str, folder: Path | None = None) -> LabPlan:
     found = [_experiment(lab, entry, device) for entry in content.get("experiments") or []]
     _unique(lab, [each.id for each in found])
     here = sorted((e for e in found if device in e.devices), key=lambda e: e.minutes)
-    plan = LabPlan(lab, folder, device, models.get(device, ""), environment, here)
+    layouts = read_layouts(lab, content)
+    flags = (content.get("recorded_flags") or {}).get(device) or {}
+    plan = LabPlan(lab, folder, device, models.get(device, ""), environment, here, layouts, flags)
     for each in here:
         _check_engines(plan, each)
     return plan
@@ -199,8 +207,9 @@ def _check_measure(where: str, found: Experiment) -> None:
 
 
 def _check_engines(plan: LabPlan, experiment: Experiment) -> None:
-    for name in experiment.engines:
-        file = plan.engine_file(name)
+    roles = [role for name in experiment.engines for role in _roles(plan, name)]
+    for role in roles:
+        file = plan.engine_file(role)
         if not file.is_file():
             raise UsageError(
                 f"{plan.name}/lab.yaml 的实验 {experiment.id}：没有引擎配置 engine/{file.name}",
@@ -210,6 +219,11 @@ def _check_engines(plan: LabPlan, experiment: Experiment) -> None:
         raise UsageError(f"{plan.name}/lab.yaml 没有写 recorded_model 的 {plan.device}",
                          remedy="例如 recorded_model: {cuda: Qwen/Qwen3-8B, "
                          "cpu: models/lab-python-8m}")  # fmt: skip
+
+
+def _roles(plan: LabPlan, engine: str) -> list[str]:
+    """The engine files behind a name: its own, or those of a deployment's roles."""
+    return list(plan.layouts[engine].places) if engine in plan.layouts else [engine]
 
 
 def _unique(lab: str, ids: list[str]) -> None:

@@ -14,8 +14,7 @@ from inferlab.engines import health, startup_log
 from inferlab.engines.served import ServedModel
 from inferlab.engines.shape_model import RecordedModel
 from inferlab.engines.startup_log import StartupReport
-from inferlab.engines.temporary import TemporaryEngine
-from inferlab.engines.turns import Turns
+from inferlab.engines.turns import Engine, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.catalog import find_gpu
 from inferlab.load.endpoint import Endpoint
@@ -29,6 +28,7 @@ from inferlab.records.plan import Level
 from inferlab.records.provenance import device_of
 from inferlab.records.runs import Run
 from inferlab.records.schema import Model, Record
+from inferlab.records.served_by import describe_engine
 from inferlab.records.telemetry import Marks
 from inferlab.repository import root
 
@@ -114,7 +114,8 @@ def ground_of(job: Job, name: str) -> Ground:
     ground = Ground.of(Endpoint(engine.url, timeout_s=REQUEST_LIMIT_S))
     options, config = engine.recipe.options(), engine.recipe.config
     source = config.relative_to(root()) if config.is_relative_to(root()) else config.name
-    known = ground.engine.model_copy(update={"config": options, "config_source": str(source)})
+    described = describe_engine(Endpoint(engine.described_at))
+    known = described.model_copy(update={"config": options, "config_source": str(source)})
     model = Model(name=job.model.name, weights=job.model.weights, dtype=_dtype(options, job.model))
     limits = QUANTISED if options.get("quantization") else ground.limits
     return replace(ground, engine=known, model=model, limits=limits)
@@ -150,7 +151,7 @@ def warm_up(bench: Bench) -> None:
     plan.run(bench.endpoint, Level(concurrency=WARM_UP_PLACES), f"{bench.seed}/warm-up").whole()
 
 
-def shape_of(ground: Ground, engine: TemporaryEngine) -> ModelShape | None:
+def shape_of(ground: Ground, engine: Engine) -> ModelShape | None:
     """The shape of the engine's model, where it is known."""
     try:
         return ServedModel(ground.endpoint.model, str(engine.recipe.model), 0).shape()
@@ -170,7 +171,7 @@ def ceilings_of(ground: Ground) -> tuple[Ceilings | None, str]:
     return None, f"没有 {device} 的上限"
 
 
-def startup_of(engine: TemporaryEngine) -> StartupReport:
+def startup_of(engine: Engine) -> StartupReport:
     """The engine's figures of its start: from its log, else from `/metrics`."""
     report = engine.startup()
     if report.kv_cache_tokens:

@@ -130,6 +130,7 @@ def find(lab: str, experiment: str, device: str) -> Record:
 
 def devices(lab: str, experiment: str) -> list[str]:
     """Devices that have a record of the experiment, by folder name."""
+    results = root() / "results"
     return sorted(
-        path.parts[-3] for path in (root() / "results").glob(f"*/{lab}/{experiment}.json")
+        path.relative_to(results).parts[0] for path in results.glob(f"*/{lab}/{experiment}.json")
     )

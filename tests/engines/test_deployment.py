@@ -1,0 +1,64 @@
+"""Several engines behind a router: what a lab may describe, what each worker is started with."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inferlab.engines.deployment import Layout, deployment, layout_to_start, read_layouts
+from inferlab.engines.temporary import Recipe
+from inferlab.errors import UsageError
+
+
+def layouts(text: str) -> dict[str, Layout]:
+    return read_layouts("chapter07/pd", yaml.safe_load(text))
+
+
+def test_roles_and_places_are_read() -> None:
+    found = layouts("deployments: {one: {prefill: [0], decode: [1, 2]}, two: {colocated: [0]}}")
+    assert found["one"].places == {"prefill": (0,), "decode": (1, 2)}
+    assert (found["one"].workers, found["two"].workers) == (3, 1)
+    assert layouts("title: none") == {}
+
+
+@pytest.mark.parametrize("roles", [
+    "{prefill: [0]}", "{decode: [0]}", "{prefill: [0], decode: []}", "{}",
+    "{prefill: [0], decode: [1], colocated: [2]}", "{serve: [0]}",
+])  # fmt: skip
+def test_a_half_or_unknown_role_is_one_clear_line(roles: str) -> None:
+    with pytest.raises(UsageError, match=r"deployments\.wrong"):
+        layouts(f"deployments: {{wrong: {roles}}}")
+
+
+def test_up_starts_what_the_lab_names() -> None:
+    found = layout_to_start("chapter07/pd")
+    assert found and set(found.places) == {"prefill", "decode"}
+    assert layout_to_start("chapter03") is None
+
+
+@pytest.mark.parametrize(("device", "visible", "expected"), [
+    ("gpu", None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+    ("gpu", "2,5", [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]),
+    ("cpu", None, [{"VLLM_CPU_OMP_THREADS_BIND": "0"},
+                   {"VLLM_CPU_OMP_THREADS_BIND": str(1 % (os.cpu_count() or 1))}]),
+])  # fmt: skip
+def test_each_worker_gets_its_place_log_and_flags(
+    device: str, visible: str | None, expected: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    def recipe(role: str) -> Recipe:
+        config = tmp_path / f"{role}.yaml"
+        return Recipe(role, device, Path("python"), config, tmp_path, tmp_path / "no.log")
+
+    layout = Layout("pd", {"prefill": (0,), "decode": (1,)}, {"block-size": 64})
+    found = deployment(layout, recipe, config=tmp_path / "lab.yaml", log=tmp_path / "pd.log")
+    assert list(found.workers) == ["prefill-0", "decode-0"]
+    assert [each.environment for each in found.workers.values()] == expected
+    assert [each.config.name for each in found.workers.values()] == ["prefill.yaml", "decode.yaml"]
+    assert found.workers["decode-0"].log == tmp_path / "pd-decode-0.log"
+    assert all(each.flags == {"block-size": 64} for each in found.workers.values())

