@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from inferlab.open_files import raise_file_limit
+
 T = TypeVar("T")
 
 
@@ -87,18 +89,6 @@ def waited_s() -> float | None:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return None
-
-
-def raise_file_limit() -> None:
-    """Lifts the soft limit of open files to the hard one: a stream needs a socket each."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:

@@ -22,9 +22,10 @@ from random import Random
 from typing import Any
 
 from inferlab.load import null_script as script_of
-from inferlab.load.event_loop import precise_loop, raise_file_limit
+from inferlab.load.event_loop import precise_loop
 from inferlab.load.null_script import Ask, Fate, Script
 from inferlab.load.sockets import bundle_s
+from inferlab.open_files import raise_file_limit
 
 
 @dataclass(slots=True, eq=False)
