@@ -1,0 +1,30 @@
+"""How long the router waits, and how often it tries."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds.
+
+    The defaults are for a GPU. The two step limits are meant for queues, not for finding dead
+    workers: those are found by the health checks within `10 * health_s` and their requests move on
+    at once. A CPU engine that needs a minute for a prompt wants all of them larger.
+
+    Args:
+        tries: attempts per request; a worker that refuses the connection does not use one up.
+        prefill_s: from sending the prompt to prefill's answer.
+        first_token_s: from asking the decode worker to its first event. In a prefill-decode pair
+            the age of the KV blocks bounds it too, see `kv_lease_s`.
+        deadline_s: whole request, from its arrival to its last byte.
+        kv_lease_s: how long prefill keeps the blocks of a finished prompt; vLLM's
+            `kv_connector_extra_config.kv_lease_duration`, 30 by default. Must not be larger here.
+        health_s: pause between two health checks of a worker.
+    """
+
+    tries: int = 3
+    prefill_s: float = 30.0
+    first_token_s: float = 20.0
+    deadline_s: float = 600.0
+    kv_lease_s: float = 30.0
+    health_s: float = 1.0
