@@ -1,4 +1,4 @@
-"""1P1D on real engines, as `./lab up chapter07/pd` starts it on a CPU: right tokens, KV really moved."""
+"""1P1D on real engines, as `./lab up chapter07/pd` starts it on a CPU: right tokens, KV moved."""
 
 import json
 import urllib.request

@@ -36,7 +36,7 @@ def start(port: int, token: str, *, lab: str, log: Path) -> subprocess.Popen[byt
 
 def first_page(lab: str) -> str:
     """The lab's notebook, relative to the root; the notebooks' folder while there is none."""
-    notebooks = sorted((root() / "notebooks").glob(f"{lab}_*.ipynb"))
+    notebooks = sorted((root() / "notebooks").glob(f"{lab.replace('/', '_')}_*.ipynb"))
     return str(notebooks[0].relative_to(root())) if notebooks else "notebooks"
 
 
