@@ -1,4 +1,8 @@
-"""`python -m inferlab.engines.router`: routes until SIGTERM or Ctrl-C, then drains."""
+"""`python -m inferlab.engines.router`: routes until SIGTERM or Ctrl-C, then drains.
+
+The first line on stdout is `{"listening": URL}`, then comes one line a request. Somebody must
+read them, or send them to a file: a full pipe stops the router.
+"""
 
 import asyncio
 import json

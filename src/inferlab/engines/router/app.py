@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 64 << 20
 # is about to go, for a POST that broke off cannot be told from a worker that died.
 KEEPALIVE_S = 3.0
 CONNECT_S = 2.0
-_FORWARDED = ("Authorization", "Content-Type", "traceparent", "tracestate")
+_FORWARDED = ("Authorization", "traceparent", "tracestate")
 
 
 def engine_session() -> ClientSession:

@@ -159,6 +159,7 @@ class Exchange:
         url = pair.decode.url + ask.request.path_qs
         streams = bool(ask.content.get("stream"))
         first_s = self._limits.first_token_s
+        first_s += self._limits.prefill_s if pair.prefill is None else 0
         first_limit = min(ask.end, lease_ends, time.monotonic() + first_s)
         async with within(first_limit if streams else ask.end, *pair.workers) as timer:
             if not streams and pair.prefill is not None:

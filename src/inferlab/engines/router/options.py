@@ -104,7 +104,7 @@ def _url(text: str) -> str:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         good = False
-    if not good or parts.path.strip("/") or parts.query:
+    if not good or parts.path.strip("/") or parts.query or parts.username:
         raise argparse.ArgumentTypeError(f"{text!r} 应形如 http://127.0.0.1:8100")
     return text.rstrip("/")
 

@@ -41,12 +41,12 @@ async def routing(options: Options) -> AsyncIterator[Service]:
     """
     limits, counts, beat = options.limits, Counts(), Heartbeat()
     async with engine_session() as session:
-        fleet = Fleet(session, options.prefill, options.serve or options.decode)
+        fleet = Fleet(session, options.prefill, options.serve or options.decode, limits.health_s)
         await asyncio.gather(*map(fleet.check, fleet.workers))
         router = Router(fleet, Exchange(session, limits, beat), limits, counts)
         app = Front(router, fleet, session, limits, counts).app()
         watches = (
-            asyncio.create_task(fleet.watch(limits.health_s)),
+            asyncio.create_task(fleet.watch()),
             asyncio.create_task(beat.run()),
         )
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession
 
+# At least; a longer pause between checks gives as much time for the answer.
 HEALTH_TIMEOUT_S = 2.0
 # A busy engine may be slow to answer: only this many silent checks in a row count as frozen.
 SILENT_CHECKS = 3
@@ -116,11 +117,15 @@ class Fleet:
     """All workers. Without prefill workers, `decode` holds plain replicas that do both."""
 
     def __init__(
-        self, session: ClientSession, prefill: Iterable[str], decode: Iterable[str]
+        self,
+        session: ClientSession,
+        prefill: Iterable[str],
+        decode: Iterable[str],
+        health_s: float,
     ) -> None:
         self.prefill = [Worker(url) for url in prefill]
         self.decode = [Worker(url) for url in decode]
-        self._session = session
+        self._session, self._health_s = session, health_s
         self._turns = itertools.count(1)
 
     @property
@@ -150,12 +155,12 @@ class Fleet:
         best.turn = next(self._turns)
         return best
 
-    async def watch(self, every_s: float) -> None:
+    async def watch(self) -> None:
         """Checks every worker again and again; one that hangs does not delay the others."""
 
         async def watch_one(worker: Worker) -> None:
             while True:
-                await asyncio.sleep(every_s)
+                await asyncio.sleep(self._health_s)
                 await self.check(worker)
 
         await asyncio.gather(*map(watch_one, self.workers))
@@ -163,7 +168,7 @@ class Fleet:
     async def check(self, worker: Worker) -> None:
         """Asks `/health` once."""
         try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+            async with asyncio.timeout(max(HEALTH_TIMEOUT_S, self._health_s)):
                 async with self._session.get(f"{worker.url}/health") as answer:
                     status = answer.status
             worker.found("" if status == 200 else f"/health 返回 {status}")
