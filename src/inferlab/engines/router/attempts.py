@@ -125,12 +125,13 @@ class Router:
     async def _cut(
         self, ask: Ask, pair: Pair, out: web.StreamResponse, error: BaseException
     ) -> None:
-        pair.decode.failed()
-        self._fleet.suspect(pair.decode)
         late = time.monotonic() >= ask.end
-        reason = f"decode {pair.decode.url} {describe(error)}，已经发出的部分无法接着生成"
         if late:
             reason = f"超过总时限 {self._limits.deadline_s:g} s，在 decode {pair.decode.url} 上停下"
+        else:
+            pair.decode.failed()
+            self._fleet.suspect(pair.decode)
+            reason = f"decode {pair.decode.url} {describe(error)}，已经发出的部分无法接着生成"
         ask.trace.outcome = "cut"
         ask.trace.reasons.append(reason)
         self._counts.cut += 1
