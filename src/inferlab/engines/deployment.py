@@ -24,6 +24,8 @@ from inferlab.repository import lab_dir, root
 
 HANDOVER = frozenset({"prefill", "decode"})
 COLOCATED = "colocated"
+# A worker that shares two cores with others answers late, and must not be taken for frozen.
+_ON_CPU = ("--health-interval", "5")
 _ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
 
 
@@ -246,6 +248,7 @@ def deployment(
                 environment=known.environment | _place(known.device, place),
             )  # fmt: skip
     device = next(iter(workers.values())).device
+    router = router or (_ON_CPU if device == "cpu" else ())
     return Deployment(layout.name, device, workers, config, log, router, port)
 
 
