@@ -26,6 +26,7 @@ HANDOVER = frozenset({"prefill", "decode"})
 COLOCATED = "colocated"
 # A worker that shares two cores with others answers late, and must not be taken for frozen.
 _ON_CPU = ("--health-interval", "5")
+DRAIN_S = 60.0
 _ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
 
 
@@ -151,6 +152,15 @@ class RunningDeployment:
         """Start all processes and return at once: N workers are ready in the time of one."""
         for name, recipe in self.recipe.workers.items():
             self.engines[name] = temporary.launch(_with_handshake(recipe))
+        self._launch_router()
+
+    def restart_router(self) -> None:
+        """Stop the router, which lets answers under way end, and start it anew on its port."""
+        if self.leader:
+            stop_session(self.leader, patience_s=DRAIN_S)
+        self._launch_router()
+
+    def _launch_router(self) -> None:
         process = start_in_own_session(
             self._router_command(), log=self.recipe.log,
             environment={**os.environ, "PYTHONUNBUFFERED": "1"}, folder=root(),

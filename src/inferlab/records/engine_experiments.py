@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from inferlab.engines import health
+from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.turns import Engine
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.runner import INTERRUPTED
-from inferlab.measure import decode_grid, handover, kv_capacity, static_batching
+from inferlab.measure import decode_grid, handover, kv_capacity, pd_faults, static_batching
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
 from inferlab.records.benchmark import Stopped, as_record, run_bench, software
@@ -145,6 +146,8 @@ def _measured(job: Job, engine: Engine, under: UnderTest) -> Iterable[Series]:
             return decode_grid.measure(under, given, report.kv_cache_tokens)
         case "handover":
             return handover.measure(under, given)
+        case "pd_faults":
+            return pd_faults.measure(under, _deployment(engine), given)
         case "static_batching":
             return static_batching.measure(under, given)
         case other:
@@ -152,6 +155,12 @@ def _measured(job: Job, engine: Engine, under: UnderTest) -> Iterable[Series]:
             with_ = {"repeats": job.repeats} | given
             with under.mark(other):
                 return module.measure(engine.url, _trace_folder(engine), with_)
+
+
+def _deployment(engine: Engine) -> RunningDeployment:
+    if isinstance(engine, RunningDeployment):
+        return engine
+    raise LabError(f"{engine.recipe.name} 不是部署", remedy="engines 写 deployments 里的一个名字")
 
 
 def _trace_folder(engine: Engine) -> Path:

@@ -24,6 +24,7 @@ ENGINES_NEEDED = {
     "decode_grid": 1,
     "static_batching": 1,
     "handover": 1,
+    "pd_faults": 1,
     "ab": 2,
     "goodput_ab": 2,
 }

@@ -1,0 +1,213 @@
+"""What clients see when a part of a PD deployment dies, freezes or restarts while it works.
+
+Each time the same requests run against the deployment, and at a moment drawn anew one fault is
+injected. A request may end in the whole answer or in a clear error, in time; its text must be that
+of a run without faults as far as it goes. Afterwards what died is started again on its own port.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from inferlab.engines import temporary
+from inferlab.engines.deployment import RunningDeployment
+from inferlab.engines.processes import session_members
+from inferlab.errors import LabError
+from inferlab.hardware.timing import Series
+from inferlab.load.endpoint import Endpoint
+from inferlab.load.runner import all_answered, closed_loop, run_closed_loop
+from inferlab.load.samples import RequestSample, RequestSpec, Status
+from inferlab.load.workloads import Lengths, Source, random_requests
+from inferlab.measure.under_test import UnderTest
+
+DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "output": 48,
+            "deadline_s": 90, "frozen_s": 15, "faults": None}  # fmt: skip
+RESTART_LIMIT_S = 300.0
+CLEAR = frozenset({Status.HTTP_ERROR, Status.ERROR_EVENT, Status.CONNECT_ERROR})
+Fault = Callable[[RunningDeployment, int, float], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the requests of one run with a fault ended.
+
+    Attributes:
+        answered: the whole answer, as without the fault.
+        lost: a clear error before the first token.
+        broken_off: a clear error after it.
+        silent: an end without a word, or none within the deadline.
+        wrong: text that differs from the run without a fault.
+        slowest_s: longest time from sending to the end.
+    """
+
+    answered: int
+    lost: int
+    broken_off: int
+    silent: int
+    wrong: int
+    slowest_s: float
+
+
+def measure(
+    engine: UnderTest, deployment: RunningDeployment, given: dict[str, Any]
+) -> Iterator[Series]:
+    """Each fault's outcomes, one value a time it was injected.
+
+    Args:
+        given: see `DEFAULTS`; `faults` names some of `FAULTS`, all when it is None.
+
+    Yields:
+        `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests) and `slowest_s`; label
+        `fault`.
+
+    Raises:
+        LabError: the deployment cannot survive a fault, or did not come back after one.
+    """
+    known = DEFAULTS | given
+    if min(map(len, deployment.urls().values())) < 2:
+        raise LabError("要有两个 prefill 和两个 decode 才谈得上换一个", remedy="换一个部署")
+    specs = _requests(engine, known)
+    endpoint = replace(engine.endpoint, timeout_s=float(known["deadline_s"]))
+    expected = [sample.text or "" for sample in _calm(endpoint, specs, known)]
+    for name in known["faults"] or FAULTS:
+        found = []
+        for number in range(int(known["times"])):
+            with engine.mark(f"{name} {number + 1}"):
+                found.append(_once(endpoint, deployment, specs, expected, known, name, number))
+        yield from _series(name, found)
+
+
+def judge(samples: Sequence[RequestSample], expected: Sequence[str]) -> Outcome:
+    """Count how requests ended; `expected` are the texts of the run without a fault, in order."""
+    failed = [sample for sample in samples if not sample.ok]
+    clear = [sample for sample in failed if sample.status in CLEAR]
+    return Outcome(
+        answered=len(samples) - len(failed),
+        lost=sum(sample.first_token_s is None for sample in clear),
+        broken_off=sum(sample.first_token_s is not None for sample in clear),
+        silent=len(failed) - len(clear),
+        wrong=sum(not right.startswith(sample.text or "")
+                  for sample, right in zip(samples, expected, strict=True)),
+        slowest_s=max(sample.finished_s - sample.sent_s for sample in samples),
+    )  # fmt: skip
+
+
+def _once(
+    endpoint: Endpoint, deployment: RunningDeployment, specs: Sequence[RequestSpec],
+    expected: Sequence[str], known: dict[str, Any], name: str, number: int,
+) -> Outcome:  # fmt: skip
+    repairs: list[Callable[[], None]] = []
+    calm_s = known["calm_s"]
+    moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * calm_s
+
+    def inject() -> None:
+        repairs.append(FAULTS[name](deployment, number, float(known["frozen_s"])))
+
+    with _later(moment, inject):
+        result = closed_loop(endpoint, specs, int(known["concurrency"]), check=False)
+    for repair in repairs:
+        repair()
+    _until_it_answers(endpoint, specs[0])
+    return judge(sorted(result.samples, key=lambda sample: sample.index), expected)
+
+
+def _calm(
+    endpoint: Endpoint, specs: Sequence[RequestSpec], known: dict[str, Any]
+) -> Sequence[RequestSample]:
+    """A run without a fault: the texts to compare with, and how long it takes (`calm_s`)."""
+    began = time.monotonic()
+    places = int(known["concurrency"])
+    samples = all_answered(run_closed_loop(endpoint, specs, places, check=False))
+    known["calm_s"] = time.monotonic() - began
+    return samples
+
+
+def _requests(engine: UnderTest, known: dict[str, Any]) -> list[RequestSpec]:
+    found = random_requests(
+        int(known["requests"]), Lengths.parse(str(known["prompt"])),
+        Lengths.parse(str(known["output"])), Random(f"{engine.seed}/faults"),
+        source=Source(engine.vocabulary),
+    )  # fmt: skip
+    return [replace(spec, keep_text=True) for spec in found]
+
+
+def _kill(role: str) -> Fault:
+    def inject(deployment: RunningDeployment, number: int, frozen_s: float) -> Callable[[], None]:
+        victim = f"{role}-{number % 2}"
+        engine = deployment.engines[victim]
+        for process in session_members(engine.leader):
+            os.kill(process.pid, signal.SIGKILL)
+
+        def repair() -> None:
+            engine.stop()
+            port = int(engine.url.rpartition(":")[2])
+            again = temporary.launch(replace(engine.recipe, port=port))
+            deployment.engines[victim] = temporary.awaited(again, limit_s=RESTART_LIMIT_S)
+
+        return repair
+
+    return inject
+
+
+def _freeze(role: str) -> Fault:
+    def inject(deployment: RunningDeployment, number: int, frozen_s: float) -> Callable[[], None]:
+        family = session_members(deployment.engines[f"{role}-{number % 2}"].leader)
+        for process in family:
+            os.kill(process.pid, signal.SIGSTOP)
+
+        def thaw() -> None:
+            for process in family:
+                os.kill(process.pid, signal.SIGCONT)
+
+        timer = threading.Timer(frozen_s, thaw)
+        timer.start()
+        return timer.join
+
+    return inject
+
+
+def _restart_router(
+    deployment: RunningDeployment, number: int, frozen_s: float
+) -> Callable[[], None]:
+    deployment.restart_router()
+    return lambda: None
+
+
+FAULTS: dict[str, Fault] = {
+    "prefill_killed": _kill("prefill"),
+    "decode_killed": _kill("decode"),
+    "prefill_frozen": _freeze("prefill"),
+    "decode_frozen": _freeze("decode"),
+    "router_restarted": _restart_router,
+}
+
+
+@contextmanager
+def _later(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def _until_it_answers(endpoint: Endpoint, spec: RequestSpec) -> None:
+    end = time.monotonic() + RESTART_LIMIT_S
+    while not run_closed_loop(endpoint, [spec], 1, check=False)[0].ok:
+        if time.monotonic() > end:
+            raise LabError("故障之后部署没有恢复", remedy="看各个 worker 和路由的日志")
+        time.sleep(1.0)
+
+
+def _series(name: str, found: Sequence[Outcome]) -> Iterator[Series]:
+    for figure, unit in (("answered", ""), ("lost", ""), ("broken_off", ""), ("silent", ""),
+                         ("wrong", ""), ("slowest_s", "s")):  # fmt: skip
+        values = [float(getattr(each, figure)) for each in found]
+        yield Series(figure, unit, values, {"fault": name})
