@@ -1,9 +1,10 @@
 """vLLM's NixlConnector for machines with few cores, loaded through `kv_connector_module_path`.
 
-Two things in vLLM 0.32.0 and nixl 1.5.1 are made for hosts with many cores. NIXL's progress thread spins
-(nixl/_api.py sets pthrDelay = 0): each idle worker burns a core. And on a CPU every worker pins its
-computing thread to the same, highest core (nixl/base_worker.py). On two cores a prefill then took up to 31 s;
-with both undone 1 s. The protocol and the transfer are untouched. Do not use it on a GPU host.
+Two things in vLLM 0.32.0 and nixl 1.5.1 are made for hosts with many cores. NIXL's progress thread
+spins (nixl/_api.py sets pthrDelay = 0): each idle worker burns a core. And on a CPU every worker
+pins its computing thread to the same, highest core (nixl/base_worker.py). On two cores a prefill
+then took up to 31 s; with both undone 1 s. The protocol and the transfer are untouched. Do not use
+it on a GPU host.
 """
 
 import os
