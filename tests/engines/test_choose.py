@@ -18,7 +18,14 @@ from machines import (
     machine,
 )
 
-from inferlab.engines.choose import Choice, ModelDefaults, Wish, choose, require_memory
+from inferlab.engines.choose import (
+    Choice,
+    ModelDefaults,
+    Wish,
+    choose,
+    require_gpus,
+    require_memory,
+)
 from inferlab.engines.machine import Gpu, Machine, probe_docker
 from inferlab.errors import LabError, UsageError
 from inferlab.settings import Settings
@@ -154,6 +161,16 @@ def test_too_little_memory_is_said_for_the_cpu_only(defaults: ModelDefaults):
 
 
 NO_LIBNUMA = ("libnuma.so.1",)
+
+
+def test_too_few_gpus_and_too_little_memory_for_several_workers_are_said(defaults: ModelDefaults):
+    on_gpu, on_cpu = pick(SERVER, defaults), pick(LAPTOP, defaults)
+    with pytest.raises(LabError, match="要 2 块 GPU，这里有 1 块"):
+        require_gpus(SERVER, on_gpu, 2)
+    require_gpus(LAPTOP, on_cpu, 2)
+    with pytest.raises(LabError, match="可用内存"):
+        require_memory(LAPTOP, on_cpu, engines=3)
+    require_memory(LAPTOP, on_cpu, engines=2)
 
 
 def test_a_missing_system_library_is_named_with_the_package_that_has_it(defaults: ModelDefaults):

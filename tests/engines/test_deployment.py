@@ -19,6 +19,7 @@ def test_roles_and_places_are_read() -> None:
     found = layouts("deployments: {one: {prefill: [0], decode: [1, 2]}, two: {colocated: [0]}}")
     assert found["one"].places == {"prefill": (0,), "decode": (1, 2)}
     assert (found["one"].workers, found["two"].workers) == (3, 1)
+    assert (found["one"].gpus, found["two"].gpus) == (3, 1)
     assert layouts("title: none") == {}
 
 

@@ -197,6 +197,15 @@ def require_memory(machine: Machine, choice: Choice, engines: int = 1) -> None:
         )
 
 
+def require_gpus(machine: Machine, choice: Choice, needed: int) -> None:
+    """Raise a LabError when there are fewer GPUs than a lab's workers are to be spread over."""
+    if choice.engine == "gpu" and len(machine.gpus) < needed:
+        raise LabError(
+            f"这个实验要 {needed} 块 GPU，这里有 {len(machine.gpus)} 块",
+            remedy="加 --engine cpu，或看实验的 README 里一张 GPU 的做法",
+        )
+
+
 def _require_docker(machine: Machine, engine: str) -> None:
     docker = machine.docker
     if not docker.client:

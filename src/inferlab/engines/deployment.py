@@ -48,6 +48,11 @@ class Layout:
         """How many there are."""
         return sum(map(len, self.places.values()))
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs there must be."""
+        return 1 + max(place for each in self.places.values() for place in each)
+
 
 def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
     """The layouts of a `lab.yaml`, checked.

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from inferlab.engines import compose, environments, health, jupyter, native, session, startup_log
-from inferlab.engines.choose import Choice, Wish, require_memory
+from inferlab.engines.choose import Choice, Wish, require_gpus, require_memory
 from inferlab.engines.deployment import Layout, RunningDeployment, deployment, layout_to_start
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
@@ -155,6 +155,7 @@ def _start_engine(
     lab: str, choice: Choice, settings: Settings, machine: Machine, say: Say
 ) -> Session:
     layout = layout_to_start(lab)
+    require_gpus(machine, choice, layout.gpus if layout else 1)
     require_memory(machine, choice, layout.workers if layout else 1)
     require_free(settings.api_port, "LAB_API_PORT")
     require_free(settings.jupyter_port, "LAB_JUPYTER_PORT")
