@@ -17,6 +17,7 @@ from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSpec
 from inferlab.measure import handover
 from inferlab.measure.kv_transfer import Transfers
+from inferlab.measure.kv_transfer_check import check
 from inferlab.measure.under_test import UnderTest
 from inferlab.repository import lab_dir, root
 
@@ -102,6 +103,13 @@ def test_the_bytes_that_moved_are_those_predicted(pd: RunningDeployment) -> None
         predicted = found["predicted_bytes", prompt][0]
         assert found["handover_bytes", prompt] == [predicted, predicted]
         assert min(found["handover_ms", prompt]) > 0
+
+
+def test_the_readers_check_finds_it_moved(pd: RunningDeployment) -> None:
+    moved, problem = check(pd.url, prompt=300, requests=2)
+    assert problem == ""
+    assert moved.reads == 2
+    assert moved.bytes > 0
 
 
 def test_one_line_a_request_says_who_did_what(pd: RunningDeployment) -> None:

@@ -1,0 +1,136 @@
+"""The check behind `scripts/kv_transfer_check.py`: is KV cache really moved, and by what.
+
+A prompt that nobody has asked before goes through the router; the workers' counters before and
+after tell what happened (`kv_transfer`). By what it was moved only UCX says, in tables in the log
+of a decode worker that was started with UCX_PROTO_INFO=y and UCX_LOG_LEVEL=info.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from inferlab.engines import session
+from inferlab.errors import LabError, UsageError
+from inferlab.load.endpoint import Endpoint
+from inferlab.load.runner import all_answered, run_closed_loop
+from inferlab.load.workloads import Lengths, random_requests
+from inferlab.measure.kv_transfer import Transfers
+
+_TABLE = re.compile(r"remote memory read by ucp_get")
+_BORDER = re.compile(r"^.*\+-.*$", re.MULTILINE)
+_ROW = re.compile(r"\|\s*\d+\.\.\w+\s*\|\s*(?P<how>[^|]+?)\s*\|\s*(?P<what>[^|]+?)\s*\|")
+
+
+@dataclass(frozen=True)
+class Transport:
+    """One line of UCX's table of remote reads.
+
+    Attributes:
+        how: `zero-copy`, `software emulation`, …
+        what: `cuda_ipc/cuda`, `cma/memory`, `tcp/lo`, …
+    """
+
+    how: str
+    what: str
+
+    @property
+    def fallback(self) -> bool:
+        """Whether the bytes go through sockets."""
+        return "software emulation" in self.how or self.what.startswith("tcp")
+
+
+def transports(log: str) -> list[Transport]:
+    """What remote memory was read with, in order, from the log of a process that uses UCX.
+
+    Only the tables of remote reads count: those of active messages name TCP when all is well.
+    """
+    found: list[Transport] = []
+    for table in _TABLE.split(log)[1:]:
+        # Borders stand below the title, below the heads, and below the lines that count.
+        lines = _BORDER.split(table)[2:3]
+        found += [Transport(row["how"], row["what"]) for row in _ROW.finditer("".join(lines))]
+    return list(dict.fromkeys(found))
+
+
+def check(url: str, *, prompt: int, requests: int) -> tuple[Transfers, str]:
+    """Send unseen prompts through a router, and tell what its decode workers counted.
+
+    Args:
+        prompt: tokens of each.
+
+    Returns:
+        the counters, and why not every KV cache was moved (empty when each was).
+
+    Raises:
+        LabError: there is no router at the address, or a request failed.
+    """
+    decode = _decode_workers(url)
+    before = Transfers.read(decode)
+    specs = random_requests(requests, Lengths(prompt), Lengths(8), Random(time.time_ns()))
+    all_answered(run_closed_loop(Endpoint(url), specs, 1))
+    moved = Transfers.read(decode).since(before)
+    return moved, moved.problem(requests)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; 0 when each KV cache was moved and not through sockets, else 1, 2 if misused."""
+    parser = argparse.ArgumentParser(description="检查 PD 分离是否真的在传 KV，走的是什么")
+    parser.add_argument("--url", default="", help="路由的地址；缺省为正在运行的实验")
+    parser.add_argument("--prompt", type=int, default=1024, help="每个 prompt 的 token 数")
+    parser.add_argument("--requests", type=int, default=5, help="请求数")
+    parser.add_argument("--log", type=Path, help="decode worker 的日志；缺省为正在运行的实验的")
+    given = parser.parse_args(words)
+    try:
+        if min(given.prompt, given.requests) < 1:
+            raise UsageError("--prompt 和 --requests 至少为 1", remedy="例如 --prompt 1024")
+        moved, problem = check(
+            given.url or session.api_url(), prompt=given.prompt, requests=given.requests
+        )
+        log = _log(given.log)
+    except LabError as error:
+        print(f"错误: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    print(f"{given.requests} 个请求，各 {given.prompt} token：传了 {moved.reads:.0f} 次 KV，"
+          f"{moved.bytes / 1e6:.1f} MB，{1e3 * moved.seconds:.1f} ms，"
+          f"{moved.bytes_per_s / 1e9:.2f} GB/s")  # fmt: skip
+    print(f"✗ {problem}" if problem else "✓ 每个请求的 KV 都传了")
+    return int(bool(problem) | _tell(transports(log)))
+
+
+def _tell(found: Sequence[Transport]) -> bool:
+    """Print what the bytes went by; whether that is a fallback to sockets."""
+    if not found:
+        print("？ 走什么看不出来：启动前设 UCX_PROTO_INFO=y 和 UCX_LOG_LEVEL=info")
+    for each in found:
+        sign = "✗ 退回套接字了" if each.fallback else "✓"
+        print(f"{sign} 读远端内存：{each.what}（{each.how}）")
+    return any(each.fallback for each in found)
+
+
+def _decode_workers(url: str) -> list[str]:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
+            state = json.load(answer)
+        return [worker["url"] for worker in state["decode"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabError(
+            f"{url} 不是 PD 的路由（{error}）", remedy="先 ./lab up chapter07/pd，或用 --url"
+        ) from None
+
+
+def _log(path: Path | None) -> str:
+    running = session.load()
+    known = [path] if path else running.logs if running else []
+    try:
+        return "\n".join(each.read_text(encoding="utf-8", errors="replace") for each in known)
+    except OSError as error:
+        if path:
+            raise UsageError(f"读不到 {path}（{error.strerror}）", remedy="检查 --log") from None
+        return ""
