@@ -9,7 +9,7 @@ device for itself (`alone`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -81,15 +81,23 @@ class Turns:
         self.active = name
         return engine
 
-    def take_over(self, before: "Turns") -> None:
-        """Keep the running engines of `before` that this has too, asleep or not; stop the rest."""
+    def take_over(self, before: "Turns", later: Collection[str] = ()) -> None:
+        """Keep the running engines of `before` that this has too, asleep or not; stop the rest.
+
+        Args:
+            later: deployments that will be asked for after this; they stay up, idle.
+        """
         for name, engine in list(before.started.items()):
             mine = self.recipes.get(name)
             if mine and engine.alive and replace(mine, port=engine.recipe.port) == engine.recipe:
                 self.recipes[name] = engine.recipe
-                self.started[name] = before.started.pop(name)
-                self.starts[name] = before.starts[name]
                 self.active = name if before.active == name else self.active
+            elif mine or name not in later or not isinstance(engine, RunningDeployment):
+                continue
+            self.started[name] = before.started.pop(name)
+            self.starts[name] = before.starts[name]
+        if self.mode == "alone" and self.started.keys() - self.recipes.keys():
+            self.mode = "resident"
         before.close()
 
     def close(self) -> None:

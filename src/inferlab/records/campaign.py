@@ -66,9 +66,11 @@ class Campaign:
         """
         with terminated_like_interrupted():
             try:
-                for group in groups(wanted):
+                left = groups(wanted)
+                while left:
+                    group = left.pop(0)
                     if group[0].engines:
-                        self._with_engines(group)
+                        self._with_engines(group, {n for each in left for n in each[0].engines})
                     else:
                         self._without_engines(group[0])
             except KeyboardInterrupt:
@@ -143,12 +145,12 @@ class Campaign:
 
         self._attempt(experiment, record)
 
-    def _with_engines(self, group: list[Experiment]) -> None:
+    def _with_engines(self, group: list[Experiment], later: set[str]) -> None:
         turns = Turns.of([self.startable(name) for name in group[0].engines], self.say)
         left = [each for each in group if not self._recorded(each, self._described(each, turns))]
         if not left:
             return
-        turns.take_over(self.turns)
+        turns.take_over(self.turns, later)
         self.turns = turns
         while left:
             each = left.pop(0)
@@ -244,8 +246,8 @@ class Campaign:
 
     def _starts_s(self, turns: Turns) -> float:
         """What starting the engines that do not run yet will take."""
-        alive = sum(engine.alive for engine in turns.started.values())
-        missing = len(turns.recipes) - alive
+        up = {name for name, engine in turns.started.items() if engine.alive}
+        missing = len(turns.recipes.keys() - up)
         if not missing:
             return 0.0
         device = self.plan.device

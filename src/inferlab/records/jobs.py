@@ -194,7 +194,7 @@ def told(job: Job, record: Record, extra: dict[str, Any] | None = None) -> Recor
         "measure": job.experiment.measure,
         "turns": turns.mode,
         "interleaved": turns.interleaved,
-        "startup": turns.starts,
+        "startup": {name: turns.starts[name] for name in turns.recipes if name in turns.starts},
         "description": job.description,
     }
     runs = record.runs if len(record.runs) <= MOST_WHOLE_RUNS else [*map(thinned, record.runs)]
