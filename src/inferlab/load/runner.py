@@ -140,10 +140,11 @@ def closed_loop(
             if starts_s > 0:
                 await asyncio.sleep(starts_s)
             for index, spec in work:
-                if duration_s is not None and run.client.now() >= duration_s:
-                    return
                 request = run.client.endpoint.request(spec)
-                sample = await run.send(spec, index, run.client.now(), request)
+                due_s = run.client.now()
+                if duration_s is not None and due_s >= duration_s:
+                    return
+                sample = await run.send(spec, index, due_s, request)
                 if sample is None or sample.status is Status.CANCELLED:
                     return
 
