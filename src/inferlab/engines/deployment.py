@@ -15,7 +15,12 @@ from typing import Any
 import yaml
 
 from inferlab.engines import startup_log, temporary
-from inferlab.engines.processes import ProcessId, start_in_own_session, stop_session
+from inferlab.engines.processes import (
+    ProcessId,
+    first_exit_code,
+    start_in_own_session,
+    stop_session,
+)
 from inferlab.engines.session import worker_log
 from inferlab.engines.startup import Starting, shown, wait_until_answering
 from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
@@ -87,16 +92,18 @@ class Deployment:
         workers: name (`prefill-0`) → recipe; the role is the name's first part.
         log: of the router.
         config: the lab.yaml.
-        router: further options of `inferlab.engines.router`.
     """
 
     name: str
-    device: str
     workers: dict[str, Recipe]
     config: Path
     log: Path
-    router: tuple[str, ...] = ()
     port: int = 0
+
+    @property
+    def device(self) -> str:
+        """`gpu` or `cpu`, the same for all workers."""
+        return next(iter(self.workers.values())).device
 
     @property
     def model(self) -> Path:
@@ -194,9 +201,7 @@ class RunningDeployment:
     def exit_code(self) -> int | None:
         """Of the first process that has ended; None while all run."""
         leaders = [engine.leader for engine in self.engines.values()]
-        leaders += [self.leader] if self.leader else []
-        codes = (leader.exit_code() for leader in leaders)
-        return next((code for code in codes if code is not None), None)
+        return first_exit_code([*leaders, self.leader] if self.leader else leaders)
 
     def urls(self) -> dict[str, list[str]]:
         """role → the workers' addresses."""
@@ -232,9 +237,9 @@ class RunningDeployment:
 
     def _router_command(self) -> list[str]:
         words = [sys.executable, "-m", "inferlab.engines.router", "--port", str(self.recipe.port)]
-        for name, engine in self.engines.items():
-            words += [_ROUTER_FLAGS[name.partition("-")[0]], engine.url]
-        return [*words, *self.recipe.router]
+        for role, urls in self.urls().items():
+            words += [word for url in urls for word in (_ROUTER_FLAGS[role], url)]
+        return [*words, *(_ON_CPU if self.recipe.device == "cpu" else ())]
 
 
 def deployment(
@@ -243,7 +248,6 @@ def deployment(
     *,
     config: Path,
     log: Path,
-    router: tuple[str, ...] = (),
     port: int = 0,
 ) -> Deployment:
     """A layout with each worker's recipe and place.
@@ -251,7 +255,7 @@ def deployment(
     Args:
         recipe_of: role → the recipe of its engine file.
         log: of the router; the workers' lie beside it.
-    """  # fmt: skip
+    """
     workers = {}
     for role, places in layout.places.items():
         for number, place in enumerate(places):
@@ -262,9 +266,7 @@ def deployment(
                 flags=known.flags | layout.flags,
                 environment=known.environment | _place(known.device, place),
             )  # fmt: skip
-    device = next(iter(workers.values())).device
-    router = router or (_ON_CPU if device == "cpu" else ())
-    return Deployment(layout.name, device, workers, config, log, router, port)
+    return Deployment(layout.name, workers, config, log, port)
 
 
 def _with_handshake(recipe: Recipe) -> Recipe:

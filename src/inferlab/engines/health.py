@@ -49,8 +49,17 @@ def metrics(base_url: str, *, timeout_s: float = 5.0) -> str:
     Raises:
         OSError: the server cannot be reached.
     """
-    with _local.open(f"{base_url}/metrics", timeout=timeout_s) as response:
-        return response.read().decode()
+    return get(f"{base_url}/metrics", timeout_s=timeout_s).decode()
+
+
+def get(url: str, *, timeout_s: float) -> bytes:
+    """The answer to a GET.
+
+    Raises:
+        OSError: the server cannot be reached, or answers with an error status.
+    """
+    with _local.open(url, timeout=timeout_s) as response:
+        return response.read()
 
 
 def post(url: str, body: Mapping[str, Any] | None = None, *, timeout_s: float) -> bytes:
@@ -72,5 +81,4 @@ def is_sleeping(base_url: str, *, timeout_s: float = 10.0) -> bool:
     Raises:
         OSError: the server cannot be reached, or has no such route.
     """
-    with _local.open(f"{base_url}/is_sleeping", timeout=timeout_s) as response:
-        return bool(json.load(response)["is_sleeping"])
+    return bool(json.loads(get(f"{base_url}/is_sleeping", timeout_s=timeout_s))["is_sleeping"])

@@ -10,8 +10,8 @@ from inferlab.engines.choose import Choice, Wish, require_gpus, require_memory
 from inferlab.engines.deployment import Layout, RunningDeployment, deployment, layout_to_start
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
-from inferlab.engines.processes import ProcessId, stop_session
-from inferlab.engines.session import ROUTER, Session
+from inferlab.engines.processes import ProcessId, first_exit_code, stop_session
+from inferlab.engines.session import ENGINE, JUPYTER, ROUTER, Session
 from inferlab.engines.startup import OnProgress, Starting, wait_until_answering
 from inferlab.engines.temporary import Recipe
 from inferlab.errors import LabError
@@ -171,7 +171,10 @@ def _start_engine(
     )
     if choice.launcher == "compose":
         return _start_containers(new, choice, settings, machine)
-    return _start_native(new, choice, settings, say)
+    python = environments.ensure(choice.environment, settings, say)
+    if layout:
+        return _start_workers(new, layout, choice, python)
+    return _start_native(new, choice, settings, python)
 
 
 def _start_containers(
@@ -184,12 +187,9 @@ def _start_containers(
     return new
 
 
-def _start_native(new: Session, choice: Choice, settings: Settings, say: Say) -> Session:
-    python = environments.ensure(choice.environment, settings, say)
-    if layout := layout_to_start(new.lab):
-        return _start_workers(new, layout, choice, python)
+def _start_native(new: Session, choice: Choice, settings: Settings, python: Path) -> Session:
     process = native.start(choice, settings, lab=new.lab, python=python, log=Path(new.log))
-    new = new.with_process("engine", ProcessId.of(process.pid))
+    new = new.with_process(ENGINE, ProcessId.of(process.pid))
     session.save(new)
     return new
 
@@ -223,7 +223,8 @@ def _starting(started: Session) -> Starting:
         read_log = partial(compose.engine_log, started.compose)
         exit_code = partial(compose.engine_exit_code, started.compose)
     else:
-        read_log, exit_code = partial(engine_log, started), partial(_exit_code, started)
+        read_log = partial(engine_log, started)
+        exit_code = partial(first_exit_code, started.engines.values())
     return Starting(
         base_url=started.api_url,
         read_log=read_log,
@@ -231,12 +232,6 @@ def _starting(started: Session) -> Starting:
         log=Path(started.log),
         config=_configuration(started),
     )
-
-
-def _exit_code(started: Session) -> int | None:
-    """Of the first native process of the engine that has ended; None while all run."""
-    codes = (each.exit_code() for each in started.engines.values())
-    return next((code for code in codes if code is not None), None)
 
 
 def _configuration(started: Session) -> Path:
@@ -263,13 +258,13 @@ def _with_jupyter(started: Session, settings: Settings, say: Say) -> tuple[Sessi
 
 
 def _with_native_jupyter(started: Session, token: str) -> Session:
-    known = started.processes.get("jupyter")
+    known = started.processes.get(JUPYTER)
     if known and known.is_alive():
         return started
     require_free(started.jupyter_port, "LAB_JUPYTER_PORT")
-    log = session.log_path(started.lab, "jupyter")
+    log = session.log_path(started.lab, JUPYTER)
     process = jupyter.start(started.jupyter_port, token, lab=started.lab, log=log)
-    started = started.with_process("jupyter", ProcessId.of(process.pid))
+    started = started.with_process(JUPYTER, ProcessId.of(process.pid))
     session.save(started)
     return started
 
@@ -278,9 +273,9 @@ def _jupyter_problem(started: Session) -> str:
     """Why JupyterLab has ended; empty while it runs."""
     if started.launcher == "compose":
         return compose.problem(started.compose, compose.LAB_SERVICE)
-    if started.processes["jupyter"].is_alive():
+    if started.processes[JUPYTER].is_alive():
         return ""
-    lines = startup_log.read(session.log_path(started.lab, "jupyter")).strip().splitlines()
+    lines = startup_log.read(session.log_path(started.lab, JUPYTER)).strip().splitlines()
     return lines[-1] if lines else "没有输出"
 
 

@@ -50,10 +50,8 @@ def environment(choice: Choice, settings: Settings, config: Path) -> dict[str, s
     values["PYTHONPATH"] = str(config.parent)
     if packed := bundle():
         # FlashInfer would compile its sampler at the start; vLLM's own needs no compiler.
-        values |= {
-            "PYTHONPATH": f"{packed}{os.pathsep}{config.parent}",
-            "VLLM_USE_FLASHINFER_SAMPLER": "0",
-        }
+        values["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+        values["PYTHONPATH"] = f"{packed}{os.pathsep}{config.parent}"
     values |= _model_source(choice.model, settings)
     folder = python_of(choice.environment).parent
     values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"

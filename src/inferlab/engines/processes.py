@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,12 @@ def start_in_own_session(
         )
     _children[child.pid] = child
     return child
+
+
+def first_exit_code(processes: Iterable[ProcessId]) -> int | None:
+    """Of the first that has ended; None while all run."""
+    codes = (process.exit_code() for process in processes)
+    return next((code for code in codes if code is not None), None)
 
 
 def stop_session(leader: ProcessId, *, patience_s: float = 15.0) -> None:

@@ -138,17 +138,18 @@ def _point(
 
 
 def _together(
-    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None
-) -> list[Steps]:
+    engine: UnderTest, batch: int, context: int, output: int, kv_tokens: int | None,
+    doublings: int = MOST_DOUBLINGS,
+) -> list[Steps]:  # fmt: skip
     """All repeats of a point; answers twice as long where the sequences hardly met."""
-    for _ in range(MOST_DOUBLINGS):
-        if why := _unfit(engine, batch, context + output, kv_tokens):
-            raise TooFewSteps(why)
-        try:
-            return _repeats(engine, batch, context, output)
-        except TooFewSteps:
-            output *= 2
-    return _repeats(engine, batch, context, output)
+    if why := _unfit(engine, batch, context + output, kv_tokens):
+        raise TooFewSteps(why)
+    try:
+        return _repeats(engine, batch, context, output)
+    except TooFewSteps:
+        if not doublings:
+            raise
+    return _together(engine, batch, context, 2 * output, kv_tokens, doublings - 1)
 
 
 def _repeats(engine: UnderTest, batch: int, context: int, output: int) -> list[Steps]:

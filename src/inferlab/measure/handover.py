@@ -15,7 +15,8 @@ from inferlab.hardware.timing import Series
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSample
 from inferlab.load.workloads import Lengths, Source, random_requests
-from inferlab.measure.kv_transfer import Transfers, block_tokens
+from inferlab.measure.kv_transfer import Transfers
+from inferlab.measure.metrics_watch import cache_config
 from inferlab.measure.under_test import UnderTest
 
 PROMPTS = (1024, 2048, 4096, 8192, 16384, 30000)
@@ -54,7 +55,7 @@ def _point(engine: UnderTest, prompt: int) -> Iterator[Series]:
     yield Series("handover_bytes_per_s", "byte/s", [each.bytes_per_s for each in moved], labels)
     yield Series("ttft_ms", "ms", [each.ttft_ms or 0.0 for each in samples], labels)
     if engine.shape:
-        block = block_tokens(engine.workers["decode"][0])
+        block = int(cache_config(engine.workers["decode"][0])["block_size"])
         tokens = block * ceil(prompt / block)
         predicted = float(kv_bytes_per_token(engine.shape) * tokens)
         yield Series("predicted_bytes", "byte", [predicted], labels)

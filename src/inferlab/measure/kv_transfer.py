@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferlab.engines import health
-from inferlab.errors import LabError
 
 _SERIES = {
     "reads": "vllm:nixl_xfer_time_seconds_count",
@@ -98,17 +97,3 @@ class Transfers:
         if self.computed_tokens:
             return f"decode 自己算了 {self.computed_tokens:.0f} 个 prompt token"
         return ""
-
-
-def block_tokens(url: str) -> int:
-    """How many tokens a block of the engine's KV cache holds; whole blocks are moved.
-
-    Raises:
-        OSError: the engine does not answer.
-        LabError: it does not say.
-    """
-    for family in text_string_to_metric_families(health.metrics(url)):
-        for sample in family.samples:
-            if sample.name == "vllm:cache_config_info":
-                return int(sample.labels["block_size"])
-    raise LabError(f"{url} 的 /metrics 没有 vllm:cache_config_info", remedy="检查 vLLM 的版本")

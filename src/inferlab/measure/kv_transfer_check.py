@@ -10,13 +10,12 @@ import json
 import re
 import sys
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from inferlab.engines import session
+from inferlab.engines import health, session
 from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
@@ -117,8 +116,7 @@ def _tell(found: Sequence[Transport]) -> bool:
 
 def _decode_workers(url: str) -> list[str]:
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
-            state = json.load(answer)
+        state = json.loads(health.get(f"{url.rstrip('/')}/health", timeout_s=5))
         return [worker["url"] for worker in state["decode"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(

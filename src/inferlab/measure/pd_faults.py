@@ -34,6 +34,22 @@ Fault = Callable[[RunningDeployment, int, float], Callable[[], None]]
 
 
 @dataclass(frozen=True)
+class Load:
+    """What runs against the deployment each time.
+
+    Attributes:
+        expected: the answers' texts in a run without a fault, in order.
+        calm_s: how long that run took.
+    """
+
+    endpoint: Endpoint
+    specs: Sequence[RequestSpec]
+    concurrency: int
+    expected: Sequence[str] = ()
+    calm_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How the requests of one run with a fault ended.
 
@@ -72,14 +88,13 @@ def measure(
     known = DEFAULTS | given
     if min(map(len, deployment.urls().values())) < 2:
         raise LabError("要有两个 prefill 和两个 decode 才谈得上换一个", remedy="换一个部署")
-    specs = _requests(engine, known)
     endpoint = replace(engine.endpoint, timeout_s=float(known["deadline_s"]))
-    expected = [sample.text or "" for sample in _calm(endpoint, specs, known)]
+    load = _calm(Load(endpoint, _requests(engine, known), int(known["concurrency"])))
     for name in known["faults"] or FAULTS:
         found = []
         for number in range(int(known["times"])):
             with engine.mark(f"{name} {number + 1}"):
-                found.append(_once(endpoint, deployment, specs, expected, known, name, number))
+                found.append(_once(load, deployment, name, number, float(known["frozen_s"])))
         yield from _series(name, found)
 
 
@@ -99,33 +114,24 @@ def judge(samples: Sequence[RequestSample], expected: Sequence[str]) -> Outcome:
 
 
 def _once(
-    endpoint: Endpoint, deployment: RunningDeployment, specs: Sequence[RequestSpec],
-    expected: Sequence[str], known: dict[str, Any], name: str, number: int,
-) -> Outcome:  # fmt: skip
+    load: Load, deployment: RunningDeployment, name: str, number: int, frozen_s: float
+) -> Outcome:
     repairs: list[Callable[[], None]] = []
-    calm_s = known["calm_s"]
-    moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * calm_s
-
-    def inject() -> None:
-        repairs.append(FAULTS[name](deployment, number, float(known["frozen_s"])))
-
-    with _later(moment, inject):
-        result = closed_loop(endpoint, specs, int(known["concurrency"]), check=False)
+    moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
+    with _later(moment, lambda: repairs.append(FAULTS[name](deployment, number, frozen_s))):
+        result = closed_loop(load.endpoint, load.specs, load.concurrency, check=False)
     for repair in repairs:
         repair()
-    _until_it_answers(endpoint, specs[0])
-    return judge(sorted(result.samples, key=lambda sample: sample.index), expected)
+    _until_it_answers(load.endpoint, load.specs[0])
+    return judge(sorted(result.samples, key=lambda sample: sample.index), load.expected)
 
 
-def _calm(
-    endpoint: Endpoint, specs: Sequence[RequestSpec], known: dict[str, Any]
-) -> Sequence[RequestSample]:
-    """A run without a fault: the texts to compare with, and how long it takes (`calm_s`)."""
+def _calm(load: Load) -> Load:
+    """The load with what a run of it without a fault gave."""
     began = time.monotonic()
-    places = int(known["concurrency"])
-    samples = all_answered(run_closed_loop(endpoint, specs, places, check=False))
-    known["calm_s"] = time.monotonic() - began
-    return samples
+    samples = run_closed_loop(load.endpoint, load.specs, load.concurrency, check=False)
+    expected = [sample.text or "" for sample in all_answered(samples)]
+    return replace(load, expected=expected, calm_s=time.monotonic() - began)
 
 
 def _requests(engine: UnderTest, known: dict[str, Any]) -> list[RequestSpec]:

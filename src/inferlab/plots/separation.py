@@ -11,9 +11,9 @@ Lengths = tuple[int, int]  # prompt, output
 
 
 def separation_map(
-    gains: Mapping[tuple[int, int], float],
+    gains: Mapping[Lengths, float],
     *,
-    measured: Mapping[tuple[int, int], float] | None = None,
+    measured: Mapping[Lengths, float] | None = None,
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -23,7 +23,7 @@ def separation_map(
     Args:
         gains: (prompt, output) in tokens → predicted ratio; 0 where neither can hold the SLO.
         measured: the same, of records.
-    """  # fmt: skip
+    """
     prompts, outputs = (sorted({key[i] for key in gains}) for i in (0, 1))
     table = np.array([[gains[prompt, output] for prompt in prompts] for output in outputs])
     figure, axes = new_figure(width=1.6 + 0.95 * len(prompts), height=1.5 + 0.55 * len(outputs))
