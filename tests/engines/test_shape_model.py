@@ -53,6 +53,15 @@ def test_a_shape_keeps_its_own_longest_length(kind: str, tmp_path: Path):
     assert (folder / "tokenizer.json").is_file()
 
 
+def test_every_id_that_random_weights_can_answer_has_a_text(tmp_path: Path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "qwen3", "vocab_size": 151_936}), "utf-8")
+    folder = shape_folder(config, tmp_path / "shape")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = sorted(tokenizer["model"]["vocab"].values())
+    assert ids == list(range(151_936))
+
+
 def test_an_architecture_that_is_not_known_is_named(tmp_path: Path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_type": "abacus"}), encoding="utf-8")

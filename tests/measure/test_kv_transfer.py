@@ -10,6 +10,14 @@ METRICS = f"""
 vllm:nixl_xfer_time_seconds_bucket{{{LABELS},le="+Inf"}} 24.0
 vllm:nixl_xfer_time_seconds_count{{{LABELS}}} 24.0
 vllm:nixl_xfer_time_seconds_sum{{{LABELS}}} 0.109
+# TYPE vllm:nixl_post_time_seconds histogram
+vllm:nixl_post_time_seconds_bucket{{{LABELS},le="+Inf"}} 24.0
+vllm:nixl_post_time_seconds_count{{{LABELS}}} 24.0
+vllm:nixl_post_time_seconds_sum{{{LABELS}}} 0.092
+# TYPE vllm:nixl_num_descriptors histogram
+vllm:nixl_num_descriptors_bucket{{{LABELS},le="+Inf"}} 24.0
+vllm:nixl_num_descriptors_count{{{LABELS}}} 24.0
+vllm:nixl_num_descriptors_sum{{{LABELS}}} 192.0
 # TYPE vllm:nixl_bytes_transferred histogram
 vllm:nixl_bytes_transferred_bucket{{{LABELS},le="+Inf"}} 24.0
 vllm:nixl_bytes_transferred_count{{{LABELS}}} 24.0
@@ -25,7 +33,13 @@ vllm:prompt_tokens_by_source_total{{{LABELS},source="external_kv_transfer"}} 141
 def test_counters_are_read_by_name_and_source() -> None:
     found = Transfers.parse(METRICS)
     assert found == Transfers(
-        reads=24, seconds=0.109, bytes=63_963_136, computed_tokens=4, moved_tokens=14_161
+        reads=24,
+        seconds=0.109,
+        post_seconds=0.092,
+        bytes=63_963_136,
+        descriptors=192,
+        computed_tokens=4,
+        moved_tokens=14_161,
     )
     assert found.bytes_per_s == pytest.approx(5.87e8, rel=1e-3)
     assert Transfers.parse("") == Transfers()

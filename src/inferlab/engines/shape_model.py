@@ -6,7 +6,6 @@ downloaded here.
 """
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +107,8 @@ def shape_folder(config: Path, folder: Path) -> Path:
     """Make (or renew) a folder that vLLM loads as this architecture, with random weights.
 
     The tokenizer is the embedded model's: prompts and answers are token ids, so any will do. Its
-    `model_max_length` is lifted to the architecture's, which vLLM would otherwise cut to.
+    `model_max_length` is lifted to the architecture's, which vLLM would otherwise cut to, and it
+    is given a text for every id of the architecture's vocabulary.
 
     Raises:
         UsageError: the class that vLLM has for this `model_type` is not known here.
@@ -124,8 +124,21 @@ def shape_folder(config: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.json", json.dumps(content, indent=2))
     source = root() / "models" / TOKENIZER
-    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
+    words = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    _name_all_ids(words["model"]["vocab"], content.get("vocab_size", 0))
+    write_atomically(folder / "tokenizer.json", json.dumps(words))
     tokenizer = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokenizer["model_max_length"] = content.get("max_position_embeddings", 131072)
     write_atomically(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2))
     return folder
+
+
+def _name_all_ids(vocabulary: dict[str, int], size: int) -> None:
+    """Add a text for each id below `size` that has none.
+
+    Random weights answer with any id. For ids without text the incremental decoder gives nothing
+    out and decodes the whole sequence anew at every token: with 1,024 tokens of prompt and 256 of
+    answer the API process took 57 ms of CPU a request instead of 21, and an 8B model waited for it.
+    """
+    known = set(vocabulary.values())
+    vocabulary |= {f"Ġ#{number}": number for number in range(size) if number not in known}

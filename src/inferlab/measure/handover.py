@@ -30,8 +30,8 @@ def measure(engine: UnderTest, given: dict[str, Any]) -> Iterator[Series]:
         given: `prompts` (tokens).
 
     Yields:
-        `handover_bytes`, `handover_ms`, `handover_bytes_per_s`, `ttft_ms`; `predicted_bytes` where
-        the shape is known. Label: `prompt`.
+        `handover_bytes`, `handover_descriptors`, `handover_ms`, `post_ms`, `handover_bytes_per_s`,
+        `ttft_ms`; `predicted_bytes` where the shape is known. Label: `prompt`.
 
     Raises:
         LabError: there is no decode worker, a request failed, or no KV cache was moved.
@@ -51,7 +51,9 @@ def _point(engine: UnderTest, prompt: int) -> Iterator[Series]:
     moved, samples = zip(*found[1:], strict=True)
     labels = {"prompt": prompt}
     yield Series("handover_bytes", "byte", [each.bytes for each in moved], labels)
+    yield Series("handover_descriptors", "", [each.descriptors for each in moved], labels)
     yield Series("handover_ms", "ms", [1e3 * each.seconds for each in moved], labels)
+    yield Series("post_ms", "ms", [1e3 * each.post_seconds for each in moved], labels)
     yield Series("handover_bytes_per_s", "byte/s", [each.bytes_per_s for each in moved], labels)
     yield Series("ttft_ms", "ms", [each.ttft_ms or 0.0 for each in samples], labels)
     if engine.shape:

@@ -16,7 +16,9 @@ from inferlab.engines import health
 _SERIES = {
     "reads": "vllm:nixl_xfer_time_seconds_count",
     "seconds": "vllm:nixl_xfer_time_seconds_sum",
+    "post_seconds": "vllm:nixl_post_time_seconds_sum",
     "bytes": "vllm:nixl_bytes_transferred_sum",
+    "descriptors": "vllm:nixl_num_descriptors_sum",
     "failed": "vllm:nixl_num_failed_transfers_total",
     "expired": "vllm:nixl_num_kv_expired_reqs_total",
     "late": "vllm:nixl_num_notifications_after_expiry_total",
@@ -32,6 +34,9 @@ class Transfers:
     Attributes:
         reads: KV caches read from another engine, one a request.
         seconds: that the reads took, added up.
+        post_seconds: that the engine's own thread spent on handing them to NIXL; no token is made
+            meanwhile.
+        descriptors: pieces that NIXL was asked for, one a block and layer.
         failed: reads, handshakes and notifications that failed.
         expired: KV caches that were given up because nobody read them in time (prefill side).
         late: reads that came after that: their tokens may be wrong (prefill side).
@@ -41,7 +46,9 @@ class Transfers:
 
     reads: float = 0
     seconds: float = 0
+    post_seconds: float = 0
     bytes: float = 0
+    descriptors: float = 0
     failed: float = 0
     expired: float = 0
     late: float = 0

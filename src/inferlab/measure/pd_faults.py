@@ -24,6 +24,7 @@ from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, closed_loop, run_closed_loop
 from inferlab.load.samples import RequestSample, RequestSpec, Status
 from inferlab.load.workloads import Lengths, Source, random_requests
+from inferlab.measure.kv_transfer import Transfers
 from inferlab.measure.under_test import UnderTest
 
 DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "output": 48,
@@ -60,6 +61,7 @@ class Outcome:
         silent: an end without a word, or none within the deadline.
         wrong: text that differs from the run without a fault.
         slowest_s: longest time from sending to the end.
+        expired: KV caches that nobody read within their lease; of workers that lived on.
     """
 
     answered: int
@@ -68,6 +70,7 @@ class Outcome:
     silent: int
     wrong: int
     slowest_s: float
+    expired: int = 0
 
 
 def measure(
@@ -79,8 +82,8 @@ def measure(
         given: see `DEFAULTS`; `faults` names some of `FAULTS`, all when it is None.
 
     Yields:
-        `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests) and `slowest_s`; label
-        `fault`.
+        `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests), `slowest_s` and `expired`
+        (KV caches); label `fault`.
 
     Raises:
         LabError: the deployment cannot survive a fault, or did not come back after one.
@@ -118,12 +121,18 @@ def _once(
 ) -> Outcome:
     repairs: list[Callable[[], None]] = []
     moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
+    before = _expired(deployment)
     with _later(moment, lambda: repairs.append(FAULTS[name](deployment, number, frozen_s))):
         result = closed_loop(load.endpoint, load.specs, load.concurrency, check=False)
     for repair in repairs:
         repair()
     _until_it_answers(load.endpoint, load.specs[0])
-    return judge(sorted(result.samples, key=lambda sample: sample.index), load.expected)
+    outcome = judge(sorted(result.samples, key=lambda sample: sample.index), load.expected)
+    return replace(outcome, expired=max(0, _expired(deployment) - before))
+
+
+def _expired(deployment: RunningDeployment) -> int:
+    return int(Transfers.read(deployment.urls()["prefill"]).expired)
 
 
 def _calm(load: Load) -> Load:
@@ -214,6 +223,6 @@ def _until_it_answers(endpoint: Endpoint, spec: RequestSpec) -> None:
 
 def _series(name: str, found: Sequence[Outcome]) -> Iterator[Series]:
     for figure, unit in (("answered", ""), ("lost", ""), ("broken_off", ""), ("silent", ""),
-                         ("wrong", ""), ("slowest_s", "s")):  # fmt: skip
+                         ("wrong", ""), ("slowest_s", "s"), ("expired", "")):  # fmt: skip
         values = [float(getattr(each, figure)) for each in found]
         yield Series(figure, unit, values, {"fault": name})
