@@ -13,6 +13,7 @@ from IPython.display import Markdown
 from inferlab.book import chapter05_lab, chapter05_records
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.chapter05 import blocks_of, chunk_floors_ms, steps_of
+from inferlab.book.shown_records import ShownRecords
 from inferlab.engines.processes import ProcessId, start_in_own_session
 from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.hardware.host import HostInfo
@@ -81,7 +82,7 @@ RECORDS = {
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chapter05_records, "recorded", RECORDS.get)
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: RECORDS.get(experiment))
 
 
 @pytest.mark.parametrize("name", [
@@ -119,7 +120,7 @@ def test_tables_have_intervals_and_sides(recorded: None) -> None:
 
 
 def test_what_has_no_record_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chapter05_records, "recorded", lambda experiment: None)
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
     texts = [
         chapter05_records.shown("saturation", chapter05_records.saturation),
         chapter05_records.chunks(), chapter05_records.tuning(), chapter05_records.gains("graphs"),

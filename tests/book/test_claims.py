@@ -44,7 +44,7 @@ def recorded(tmp_path: Path):
         record = pattern.model_copy(
             update={"experiment": "load", "figures": [Figure.from_series(series)]}
         )
-        return Records(store.save(record, tmp_path).parent)
+        return Records(store.save(record, tmp_path).parents[1], "chapter03")
 
     return write
 
@@ -75,9 +75,9 @@ def test_between_both_thresholds_neither_is_claimed(recorded) -> None:
 
 
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    finding = judge(claim(), Records(tmp_path / "chapter03"))
-    assert finding.verdict == "无法比较"
-    assert finding.reason == "没有 load 的记录 → ./lab record chapter03 --only load"
+    finding = judge(claim(), Records(tmp_path / "h200", "chapter07/pd"))
+    assert (finding.verdict, finding.device) == ("无法比较", "h200")
+    assert finding.reason == "没有 load 的记录 → ./lab record chapter07/pd --only load"
 
 
 def test_a_claim_about_cpus_is_not_judged_on_a_gpu(recorded) -> None:
@@ -132,7 +132,7 @@ def test_ids_are_unique(lab: str) -> None:
 
 @pytest.mark.parametrize("lab", labs())
 def test_without_records_nothing_is_confirmed_or_refuted(lab: str, tmp_path: Path) -> None:
-    findings = [judge(each, Records(tmp_path / lab)) for each in load_claims(lab)]
+    findings = [judge(each, Records(tmp_path, lab)) for each in load_claims(lab)]
     assert findings
     assert {each.verdict for each in findings} == {"无法比较"}
 
@@ -170,7 +170,7 @@ def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
     record = pattern.model_copy(update={"experiment": "load", "figures": figures})
     finding = judge(
         ratio_claim(over={"mode": "continuous"}, under={"mode": "static"}),
-        Records(store.save(record, tmp_path).parent),
+        Records(store.save(record, tmp_path).parents[1], "chapter03"),
     )
     assert finding.verdict == verdict
     assert list(finding.measured) == ["rate（continuous ÷ static）"]
@@ -181,9 +181,9 @@ def test_a_ratio_between_records_takes_their_spread_as_it_is(tmp_path: Path) -> 
     for experiment, values in {"small": [10.0, 10.2, 9.9], "large": [30.0, 31.0, 30.5]}.items():
         figures = [Figure.from_series(Series("rate", "tok/s", values))]
         record = pattern.model_copy(update={"experiment": experiment, "figures": figures})
-        folder = store.save(record, tmp_path).parent
+        folder = store.save(record, tmp_path).parents[1]
     found = judge(ratio_claim(over={"experiment": "large"}, under={"experiment": "small"}),
-                  Records(folder))  # fmt: skip
+                  Records(folder, "chapter03"))  # fmt: skip
     assert found.verdict == "证实"
     assert len(found.sources) == 2
 

@@ -1,8 +1,7 @@
-"""Chapter 5's H200 records as its notebook shows them: each a picture or a table, or a line that
-says how to make the record where there is none yet."""
+"""Chapter 5's H200 records as its notebook shows them: each a picture or a table."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
@@ -10,8 +9,7 @@ from matplotlib.figure import Figure as Drawing
 from inferlab.arithmetic.roofline import decode
 from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter03 import known_shape
-from inferlab.book.claims import judge_labs
-from inferlab.errors import LabError
+from inferlab.book.shown_records import ShownRecords
 from inferlab.plots.chunked import chunk_tradeoff
 from inferlab.plots.decode_grid import decode_grid
 from inferlab.plots.pareto import Operated, Service, pareto_with_ceilings
@@ -43,28 +41,10 @@ WHOLE = {
     "goodput_ab": "SLO 内：throughput.yaml 全部",
     "goodput_fp8_ab": "SLO 内：throughput-fp8.yaml",
 }
-VERDICTS = {"B faster": "B 更好", "A faster": "A 更好", "no difference": "看不出差别"}
-T = TypeVar("T")
 
-
-def recorded(experiment: str) -> Record | None:
-    """The H200 record of an experiment; None when there is none, or it is damaged."""
-    try:
-        return store.find(LAB, experiment, DEVICE)
-    except LabError:
-        return None
-
-
-def shown(experiment: str, draw: Callable[[Record], T]) -> T | Markdown:
-    """What `draw` makes of a record; where there is none, how to make one."""
-    record = recorded(experiment)
-    return draw(record) if record else missing([experiment])
-
-
-def missing(experiments: Iterable[str]) -> Markdown:
-    """Says that there is no record yet."""
-    names = ",".join(experiments)
-    return Markdown(f"*还没有 H200 记录。有 GPU 时自己测：* `./lab record {LAB} --only {names}`")
+_H200 = ShownRecords(LAB, DEVICE)
+shown, gains, side_by_side = _H200.shown, _H200.gains, _H200.side_by_side
+verdicts = _H200.verdicts
 
 
 def capacity(record: Record) -> Markdown:
@@ -92,52 +72,12 @@ def batching(record: Record) -> Drawing:
     return slot_timelines(notes["timeline"], notes["batch"], note=describe(record))
 
 
-def gains(*experiments: str) -> Markdown:
-    """B ÷ A of each record that compares, with intervals."""
-    found = [(name, record) for name in experiments if (record := recorded(name))]
-    rows = [
-        (name, _sides(record), each.name, each.ratio, f"{each.low:.3f}–{each.high:.3f}",
-         VERDICTS[each.verdict])
-        for name, record in found
-        for each in record.comparisons
-    ]  # fmt: skip
-    if not rows:
-        return missing(experiments)
-    return table(["H200 记录", "A → B", "指标", "B ÷ A", "区间（各行合起来 95 %）", "结论"], rows)
-
-
-def _sides(record: Record) -> str:
-    if "engine_a" not in record.parameters:
-        return "静态 → 连续"
-    return f"{record.parameters['engine_a']} → {record.parameters['engine_b']}"
-
-
-def side_by_side(experiments: Mapping[str, str], names: Sequence[str]) -> Markdown:
-    """Figures of several records in columns.
-
-    Args:
-        experiments: row's name for the reader → experiment.
-        names: figures, with their `part` after a space where they have one (`itl_ms p99`).
-    """
-    found = {label: recorded(each) for label, each in experiments.items()}
-    if not all(found.values()):
-        return missing(experiments.values())
-
-    def mean(record: Record, name: str) -> float:
-        figure, _, part = name.partition(" ")
-        return record.one(figure, **({"part": part} if part else {})).mean
-
-    rows = [(label, *(mean(record, name) for name in names))
-            for label, record in found.items() if record]  # fmt: skip
-    return table(["H200 记录", *names], rows)
-
-
 def chunks() -> Drawing | Markdown:
     """Chats' longest gaps against long prompts' TTFT over the chunk sizes recorded."""
-    records = {size: recorded(f"chunked_{size}") for size in CHUNKS}
+    records = {size: _H200.find(f"chunked_{size}") for size in CHUNKS}
     found = {size: record for size, record in records.items() if record}
     if len(found) < 2:
-        return missing(f"chunked_{size}" for size in CHUNKS)
+        return _H200.missing(f"chunked_{size}" for size in CHUNKS)
     points = {size: chunk_point(record.figures) for size, record in found.items()}
     return chunk_tradeoff(points, note=describe(next(iter(found.values()))))
 
@@ -234,11 +174,11 @@ def utilisation(record: Record) -> Markdown:
 
 def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
     """The recorded knobs: the ratio of goodput, or of output tokens per second."""
-    records = {name: recorded(name) for name in names}
+    records = {name: _H200.find(name) for name in names}
     steps = [TuningStep(names[name], found) for name, record in records.items()
              if record and (found := headline(record))]  # fmt: skip
     if not steps:
-        return missing(names)
+        return _H200.missing(names)
     first = next(record for record in records.values() if record)
     return tuning_steps(steps, metric="输出 tok/s 或 goodput", note=describe(first))
 
@@ -247,12 +187,3 @@ def headline(record: Record) -> Comparison | None:
     """The comparison that a tuning is judged by."""
     by = {each.name: each for each in record.comparisons}
     return by.get("best_goodput_req_per_s") or by.get("output_tokens_per_s")
-
-
-def verdicts() -> Markdown:
-    """The chapter's claims on the H200 records."""
-    found = [each for each in judge_labs([LAB]) if each.sources]
-    if not found:
-        return Markdown(f"*还没有 H200 记录；有了之后：* `./lab claims {LAB}`")
-    rows = [(each.claim.says, each.claim.condition, each.verdict, each.reason) for each in found]
-    return table(["说法", "条件", "判定", "依据"], rows)

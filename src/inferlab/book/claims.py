@@ -176,14 +176,15 @@ def judge_labs(names: Sequence[str] = (), results: Path | None = None) -> list[F
         if names and not claims:
             raise UsageError(f"{name} 没有 claims.yaml", remedy="换一个实验")
         folder = results or root() / "results"
-        folders = sorted(folder.glob(f"*/{name}")) or [folder / "本机" / name]
-        found += [judge(claim, Records(each)) for claim in claims for each in folders]
+        devices = sorted(each for each in folder.glob("*") if (each / name).is_dir())
+        found += [judge(claim, Records(device, name))
+                  for claim in claims for device in devices or [folder / "本机"]]  # fmt: skip
     return found
 
 
 def judge(claim: Claim, records: Records) -> Finding:
     """The verdict on a claim by one device's records; never raises for what they lack."""
-    own = Records(records.folder)
+    own = Records(records.folder, records.lab)
     measured: dict[str, Interval] = {}
     try:
         for bound in [*claim.confirm, *claim.refute]:
@@ -197,7 +198,7 @@ def judge(claim: Claim, records: Records) -> Finding:
     sources = tuple(Source.of(path, record) for path, record in own.used.items())
     if sources and (other := _other_class(claim, own)):
         verdict, reason = "无法比较", other
-    device = sources[0].device if sources else records.folder.parent.name
+    device = sources[0].device if sources else records.folder.name
     return Finding(claim, device, verdict, reason, measured, sources)
 
 

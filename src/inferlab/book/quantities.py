@@ -22,10 +22,12 @@ class Records:
     """One device's records of one lab; remembers those that were read.
 
     Args:
-        folder: `results/<device>/<lab>`.
+        folder: `results/<device>`.
+        lab: its folder below that, which may be nested (`chapter07/pd`).
     """
 
     folder: Path
+    lab: str
     used: dict[Path, Record] = field(default_factory=dict)
 
     def read(self, experiment: str) -> Record:
@@ -34,10 +36,10 @@ class Records:
         Raises:
             LabError: there is none, or it is damaged.
         """
-        path = self.folder / f"{experiment}.json"
+        path = self.folder / self.lab / f"{experiment}.json"
         if path not in self.used:
             if not path.is_file():
-                command = f"./lab record {self.folder.name} --only {experiment}"
+                command = f"./lab record {self.lab} --only {experiment}"
                 raise LabError(f"没有 {experiment} 的记录", remedy=command)
             self.used[path] = store.load(path)
         return self.used[path]
