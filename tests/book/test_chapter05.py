@@ -164,8 +164,10 @@ def test_an_interrupted_start_leaves_no_engine_behind(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[TemporaryEngine] = []
+    both = threading.Barrier(3)
 
     def slow(recipe: Recipe) -> TemporaryEngine:
+        both.wait(timeout=30)
         process = start_in_own_session(
             ["sleep", "60"], log=tmp_path / recipe.name, environment={**os.environ}, folder=tmp_path
         )
@@ -176,8 +178,12 @@ def test_an_interrupted_start_leaves_no_engine_behind(
     monkeypatch.setattr(chapter05_lab, "start", slow)
     monkeypatch.setattr(chapter05_lab, "python_of", lambda name: Path(sys.executable))
     monkeypatch.setattr(chapter05_lab, "describe_host", lambda: HostInfo.model_construct(gpus=[]))
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
+
+    def interrupt() -> None:
+        both.wait(timeout=30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt), chapter05_lab.engines("one", "two"):
         pass
     assert len(started) == 2

@@ -152,6 +152,17 @@ async def test_one_log_line_a_request(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @in_loop
+async def test_the_paths_of_the_last_requests_can_be_asked_for() -> None:
+    async with bench() as b:
+        for name in "ab":
+            await b.right(name)
+        await until(lambda: b.service.counts.in_flight == 0)
+        first, second = json.loads((await b.get("/requests"))[1])
+    assert first["at"] <= second["at"] and first["id"] != second["id"]
+    assert (second["prefill"], second["decode"]) == (b.prefill[0].url, b.decode[0].url)
+
+
+@in_loop
 async def test_models_health_and_metrics() -> None:
     async with bench(1, 2) as b:
         await b.right("a")

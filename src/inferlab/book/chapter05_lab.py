@@ -6,7 +6,7 @@ the further engines are left out, and the notebook shows the H200 record alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any
@@ -65,20 +65,19 @@ def engines(*names: str, profile: bool = False) -> Iterator[dict[str, str]]:
         print(f"这里不能再启动 {'、'.join(names)} 引擎，只看 H200 记录；自己测：./lab record {LAB}")
         yield {}
         return
+    running: dict[str, TemporaryEngine] = {}
+
+    def begin(name: str) -> None:
+        running[name] = start(_recipe(name, profile))
+
     with ExitStack() as stack:
+        # Last of all, after the pool has waited: an interrupted cell must leave no engine behind.
+        stack.callback(lambda: [each.stop() for each in running.values()])
         pool = stack.enter_context(ThreadPoolExecutor(len(names)))
-        starting = [pool.submit(start, _recipe(name, profile)) for name in names]
-        for each in starting:  # before waiting: an interrupted cell must leave none behind
-            stack.callback(_stop, each)
-        running = [each.result() for each in starting]
-        print("；".join(f"{each.recipe.name} 引擎 {each.seconds:.0f} s 后就绪" for each in running))
-        yield {each.recipe.name: each.url for each in running}
-
-
-def _stop(starting: Future[TemporaryEngine]) -> None:
-    """Stop an engine once it has started, if it does."""
-    if not starting.exception():
-        starting.result().stop()
+        for each in [pool.submit(begin, name) for name in names]:
+            each.result()
+        print("；".join(f"{name} 引擎 {running[name].seconds:.0f} s 后就绪" for name in names))
+        yield {name: running[name].url for name in names}
 
 
 def _recipe(name: str, profile: bool) -> Recipe:

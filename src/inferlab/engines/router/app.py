@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import uuid
+from collections import deque
 from typing import Any
 
 from aiohttp import (
@@ -29,6 +30,7 @@ MAX_BODY_BYTES = 64 << 20
 # is about to go, for a POST that broke off cannot be told from a worker that died.
 KEEPALIVE_S = 3.0
 CONNECT_S = 2.0
+KEPT_REQUESTS = 500
 _FORWARDED = ("Authorization", "traceparent", "tracestate")
 
 
@@ -61,6 +63,7 @@ class Front:
     ) -> None:
         self._router, self._fleet, self._session = router, fleet, session
         self._limits, self._counts = limits, counts
+        self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
 
     def app(self) -> web.Application:
         """The application."""
@@ -70,6 +73,7 @@ class Front:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/requests", self.requests)
         return app
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
@@ -87,7 +91,7 @@ class Front:
             raise asyncio.CancelledError from gone
         finally:
             self._counts.in_flight -= 1
-            trace.log()
+            self._recent.append(trace.log())
 
     async def _ask(self, request: web.Request, trace: Trace) -> Ask:
         end = trace.arrived + self._limits.deadline_s
@@ -135,6 +139,10 @@ class Front:
         """GET /metrics: Prometheus text."""
         text = exposition(self._counts, self._fleet)
         return web.Response(text=text, content_type="text/plain")
+
+    async def requests(self, _: web.Request) -> web.Response:
+        """GET /requests: the lines of the last `KEPT_REQUESTS` that have ended, oldest first."""
+        return web.json_response(list(self._recent))
 
 
 async def _body(request: web.Request, end: float) -> bytes:

@@ -56,8 +56,8 @@ class Trace:
             shown["X-Decode"] = self.decode
         return shown
 
-    def log(self) -> None:
-        """Writes the line; `at` is Unix time of the arrival, in seconds."""
+    def log(self) -> dict[str, Any]:
+        """Writes the line, and gives it back; `at` is Unix time of the arrival, in seconds."""
         total_ms = self.ms()
         line: dict[str, Any] = {"at": round(time.time() - total_ms / 1e3, 3), "id": self.id}
         line |= {"path": self.path, "prefill": self.prefill, "decode": self.decode}
@@ -65,6 +65,7 @@ class Trace:
         line |= {"first_event_ms": self.first_event_ms, "total_ms": total_ms}
         line |= {"outcome": self.outcome} | ({"reasons": self.reasons} if self.reasons else {})
         logger.info("%s", json.dumps(line, ensure_ascii=False))
+        return line
 
 
 @dataclass(slots=True)
