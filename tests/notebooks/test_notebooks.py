@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from inferlab.book.chapter07_lab import deployed
 from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems
 from inferlab.repository import root
 
@@ -44,11 +46,24 @@ def test_a_bad_form_is_named(tmp_path: Path):
         assert wrong in found
 
 
+@pytest.fixture(scope="module")
+def pd_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with deployed("pd", tmp_path_factory.mktemp("pd") / "router.log") as running:
+        yield running.url
+
+
+@pytest.fixture
+def address(path: Path, request: pytest.FixtureRequest) -> str:
+    """Of what the notebook's lab starts."""
+    fixture = "pd_deployment" if path.stem == "chapter07_pd_separation" else "embedded_engine"
+    return request.getfixturevalue(fixture)
+
+
 @pytest.mark.engine
 @pytest.mark.slow
 @EACH
-def test_papermill_runs_it_whole(path: Path, embedded_engine: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("LAB_API_URL", embedded_engine)
+def test_papermill_runs_it_whole(path: Path, address: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("LAB_API_URL", address)
     began = time.monotonic()
     execute(path, tmp_path / path.name)
     assert time.monotonic() - began < WHOLE_S
@@ -58,8 +73,8 @@ def test_papermill_runs_it_whole(path: Path, embedded_engine: str, tmp_path: Pat
 @pytest.mark.engine
 @pytest.mark.slow
 @EACH
-def test_nbval_finds_the_same_figures(path: Path, embedded_engine: str):
-    environment = {**os.environ, "LAB_API_URL": embedded_engine, "PYTHONUTF8": "1"}
+def test_nbval_finds_the_same_figures(path: Path, address: str):
+    environment = {**os.environ, "LAB_API_URL": address, "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax"]
     options = ["--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}", str(path)]
     done = subprocess.run(

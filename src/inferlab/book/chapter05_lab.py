@@ -1,39 +1,32 @@
-"""What chapter 5's notebook measures live: further engines beside the one that is up, and figures
-in the form of the records.
+"""What chapter 5's notebook measures live: further engines beside the one that is up.
 
 A GPU is filled by the engine that is up, and a lab container has no other engine to start: there
 the further engines are left out, and the notebook shows the H200 record alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any
 
 from inferlab.arithmetic.shapes import ModelShape
-from inferlab.arithmetic.work import Ceilings
+from inferlab.book.live import ceilings_here, figures, prompts
 from inferlab.engines.capacity import engine_options
 from inferlab.engines.choose import ModelDefaults
 from inferlab.engines.environments import python_of
 from inferlab.engines.served import served_model
 from inferlab.engines.temporary import Recipe, TemporaryEngine, start
-from inferlab.errors import LabError
 from inferlab.hardware.host import describe_host
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import run_closed_loop
 from inferlab.load.samples import RequestSpec
-from inferlab.load.workloads import Lengths, Source
+from inferlab.load.workloads import Lengths
 from inferlab.measure.metrics_watch import MetricsTable, watch
 from inferlab.measure.summary import summarise
 from inferlab.measure.under_test import UnderTest
 from inferlab.plots.pareto import Operated
-from inferlab.records.ab import compared
-from inferlab.records.against_ceilings import ceilings_record
-from inferlab.records.provenance import device_of
-from inferlab.records.recording import measure_here
-from inferlab.records.schema import Comparison, Figure
 from inferlab.repository import lab_dir, state_dir
 
 LAB = "chapter05"
@@ -95,28 +88,11 @@ def _profiler() -> dict[str, Any]:
     }}  # fmt: skip
 
 
-def ceilings_here() -> Ceilings:
-    """This machine's measured ceilings: from a record, else measured now (half a minute)."""
-    device = device_of(describe_host())
-    found = ceilings_record(device)
-    if found is None:
-        measure_here("chapter03", "ceilings", repeats=1)
-        found = ceilings_record(device)
-    if found is None:
-        raise LabError(f"测不出 {device} 的上限", remedy="./lab record chapter03 --only ceilings")
-    return found[0]
-
-
 def under_test(url: str, shape: ModelShape, repeats: int) -> UnderTest:
     """The engine that is up, as the measures take it, with this machine's ceilings."""
     options = engine_options(LAB, "gpu" if describe_host().gpus else "cpu")
     endpoint = Endpoint(url, served_model(url).name)
     return UnderTest(endpoint, options, shape, ceilings_here(), repeats)
-
-
-def figures(series: Iterable[Series]) -> list[Figure]:
-    """Live measurements in the records' form."""
-    return [Figure.from_series(each) for each in series]
 
 
 def watched(url: str, specs: Sequence[RequestSpec], concurrency: int) -> MetricsTable:
@@ -125,15 +101,6 @@ def watched(url: str, specs: Sequence[RequestSpec], concurrency: int) -> Metrics
         # No probe before: its tokens would be counted too.
         run_closed_loop(Endpoint(url), specs, concurrency, check=False)
     return seen.table()
-
-
-def prompts(lengths: Sequence[tuple[int, int]], seed: int) -> list[RequestSpec]:
-    """Requests of (prompt, output) tokens whose prompts no cache has seen."""
-    random, source = Random(f"{LAB}/{seed}"), Source()
-    return [
-        RequestSpec(source.draw(prompt, random), output, ignore_eos=True)
-        for prompt, output in lengths
-    ]
 
 
 def mixed_lengths(number: int, max_len: int, seed: int = 0) -> list[tuple[int, int]]:
@@ -165,25 +132,3 @@ def operating_points(
         time = Series("tpot_ms.mean", "ms", [run.tpot_ms.mean for run in runs if run.tpot_ms])
         found.append(Operated(f"并发 {places}", *figures([speed, time])))
     return found
-
-
-def paired(
-    a: str, others: Mapping[str, str], *, rounds: int, concurrency: int, requests: int,
-    prompt: int, output: int,
-) -> dict[str, Comparison]:  # fmt: skip
-    """Each other ÷ A of output tokens per second, from rounds in which all take their turns with
-    the same prompts, in changing order.
-
-    Args:
-        others: name → address.
-    """
-    urls = {"A": a, **others}
-    speeds: dict[str, list[float]] = {name: [] for name in urls}
-    for each in range(-1, rounds):  # the first round warms all up and is not counted
-        for name in list(urls)[:: 1 if each % 2 else -1]:
-            specs = prompts([(prompt, output)] * requests, 70_000 + each)
-            run = summarise(run_closed_loop(Endpoint(urls[name]), specs, concurrency))
-            speeds[name] += [run.output_tokens_per_s] if each >= 0 else []
-    return {
-        name: compared("output_tokens_per_s", speeds["A"], speeds[name], 0.95) for name in others
-    }

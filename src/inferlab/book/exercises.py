@@ -8,14 +8,14 @@ In a notebook:
 
 from typing import Any
 
-from inferlab.book import chapter03, chapter05, progress
+from inferlab.book import chapter03, chapter05, chapter07, progress
 from inferlab.book.exercise import Exercise
 from inferlab.errors import UsageError
 
 
 def exercises() -> dict[str, Exercise]:
     """All exercises by id."""
-    found = (*chapter03.EXERCISES, *chapter05.EXERCISES)
+    found = (*chapter03.EXERCISES, *chapter05.EXERCISES, *chapter07.EXERCISES)
     return {exercise.id: exercise for exercise in found}
 
 

@@ -41,8 +41,8 @@ class ShownRecords:
     def missing(self, experiments: Iterable[str]) -> Markdown:
         """Says that there is no record yet."""
         command = f"./lab record {self.lab} --only {','.join(experiments)}"
-        kind = f"{self.device.upper()} " if self.device == "h200" else ""
-        return Markdown(f"*还没有 {kind}记录。有机器时自己测：* `{command}`")
+        kind = " H200 " if self.device == "h200" else "这种机器的"
+        return Markdown(f"*还没有{kind}记录。有机器时自己测：* `{command}`")
 
     def gains(self, *experiments: str) -> Markdown:
         """B ÷ A of each record that compares, with intervals."""

@@ -78,10 +78,18 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
     return found
 
 
+def layouts_of(lab: str) -> dict[str, Layout]:
+    """All of a lab's layouts; none for most labs."""
+    return read_layouts(lab, _described(lab))
+
+
 def layout_to_start(lab: str) -> Layout | None:
     """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others."""
-    described = yaml.safe_load((lab_dir(lab) / "lab.yaml").read_text(encoding="utf-8"))
-    return read_layouts(lab, described).get(described.get("up", ""))
+    return layouts_of(lab).get(_described(lab).get("up", ""))
+
+
+def _described(lab: str) -> dict[str, Any]:
+    return yaml.safe_load((lab_dir(lab) / "lab.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

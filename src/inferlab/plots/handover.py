@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from inferlab.plots.style import (
     BLUE,
-    GREEN,
     GREY,
+    ORANGE,
     RED,
     interval_bars,
     log2_axis,
@@ -16,6 +16,8 @@ from inferlab.plots.style import (
     source_note,
 )
 from inferlab.records.schema import Figure as Measured
+
+STATES = {"fresh": "，缓存还新", "used": "，缓存跑过一圈"}
 
 
 def handover(
@@ -28,12 +30,14 @@ def handover(
         link_bytes_per_s: what a plain copy between the two devices reaches.
     """
     drawing, (left, right) = new_figure(2, 1, width=9.6, height=3.6)
-    for name, color, label in (("ttft_ms", GREY, "TTFT"), ("handover_ms", BLUE, "其中 KV 交接")):
-        _line(left, _by_prompt(figures, name), 1.0, color, label)
+    _line(left, _by_prompt(figures, "ttft_ms", _states(figures)[0]), 1.0, GREY, "TTFT")
+    for state, color in zip(_states(figures), (BLUE, ORANGE), strict=False):
+        label = f"KV 交接{STATES.get(state or '', '')}"
+        _line(left, _by_prompt(figures, "handover_ms", state), 1.0, color, label)
+        _line(right, _by_prompt(figures, "handover_bytes_per_s", state), 1e-9, color, label)
     left.set_yscale("log")
     left.set_ylabel("ms")
     left.set_title("交接占首 token 的多少", loc="left")
-    _line(right, _by_prompt(figures, "handover_bytes_per_s"), 1e-9, GREEN, "NIXL 读 KV")
     if link_bytes_per_s:
         right.axhline(link_bytes_per_s / 1e9, color=RED, linewidth=1, label="链路上的普通拷贝")
     right.set_ylim(bottom=0)
@@ -55,5 +59,11 @@ def _line(axes: Axes, found: Sequence[Measured], scale: float, color: str, label
     )  # fmt: skip
 
 
-def _by_prompt(figures: Sequence[Measured], name: str) -> list[Measured]:
-    return sorted((f for f in figures if f.name == name), key=lambda f: f.labels["prompt"])
+def _states(figures: Sequence[Measured]) -> list[str | None]:
+    """The states of the cache that were measured; one, None, in records that do not say."""
+    return list(dict.fromkeys(f.labels.get("cache") for f in figures if f.name == "ttft_ms"))
+
+
+def _by_prompt(figures: Sequence[Measured], name: str, state: str | None) -> list[Measured]:
+    found = (f for f in figures if f.name == name and f.labels.get("cache") == state)
+    return sorted(found, key=lambda f: f.labels["prompt"])

@@ -1,0 +1,148 @@
+"""Chapter 7's records as its notebook shows them: each a picture or a table."""
+
+from collections.abc import Iterable, Sequence
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure as Drawing
+
+from inferlab.arithmetic.roofline import prefill
+from inferlab.arithmetic.shapes import ModelShape
+from inferlab.arithmetic.work import Ceilings
+from inferlab.book.chapter07 import handover_bytes
+from inferlab.book.shown_records import ShownRecords
+from inferlab.plots.handover import STATES
+from inferlab.plots.handover import handover as handover_picture
+from inferlab.plots.interference import interference as interference_picture
+from inferlab.plots.tables import table
+from inferlab.records.rooflines import describe
+from inferlab.records.schema import Figure, Record
+
+LAB = "chapter07/pd"
+GOODPUT = {
+    "goodput_chat": (512, 256),
+    "goodput_long_prompt": (8192, 128),
+    "goodput_long_answer": (256, 1024),
+}
+FAULTS = {
+    "prefill_killed": "P 被杀",
+    "decode_killed": "D 被杀",
+    "prefill_frozen": "P 卡住",
+    "decode_frozen": "D 卡住",
+    "router_restarted": "路由重启",
+}
+_H200 = ShownRecords(LAB)
+shown, gains, verdicts = _H200.shown, _H200.gains, _H200.verdicts
+
+
+def handover(record: Record) -> Drawing:
+    """The handover over the prompt's length, beside a plain copy over the same link."""
+    return handover_picture(
+        record.figures, link_bytes_per_s=link_bytes_per_s(), note=describe(record)
+    )
+
+
+def link_bytes_per_s() -> float | None:
+    """Of the largest copy between the two GPUs; None without a record."""
+    link = _H200.find("link")
+    return max(each.mean for each in link.select("device_to_device")) if link else None
+
+
+def over_links(shape: ModelShape, ceilings: Ceilings, prompts: Sequence[int]) -> Markdown:
+    """Milliseconds at least that a handover takes over several links, beside those of prefill."""
+    links = {
+        "NVLink（实测拷贝）": link_bytes_per_s(),
+        "400 Gb/s 网卡": 50e9,
+        "25 Gb/s 网卡": 3.125e9,
+    }
+    known = {name: rate for name, rate in links.items() if rate}
+    rows = []
+    for prompt in prompts:
+        size = handover_bytes(shape, prompt, 128)
+        floor_s = prefill(shape, 1, prompt).total.against(ceilings).floor_s
+        times = (1e3 * size / rate for rate in known.values())
+        rows.append((prompt, size / 1e6, *times, 1e3 * floor_s))
+    return table(["prompt", "MB", *(f"{name} ms" for name in known), "prefill 至少 ms"], rows)
+
+
+def against_the_link(record: Record) -> Markdown:
+    """Bytes, pieces and rate of each prompt's handover, as a share of the link's."""
+    link = link_bytes_per_s()
+    rows = []
+    for rate in record.select("handover_bytes_per_s"):
+        moved, predicted, ms = (
+            record.one(name, **rate.labels).mean
+            for name in ("handover_bytes", "predicted_bytes", "handover_ms")
+        )
+        share = f"{rate.mean / link:.0%}" if link else "—"
+        rows.append((_prompt(rate), moved / 1e6, f"{moved / predicted - 1:+.1%}", ms,
+                     min(rate.values) / 1e9, max(rate.values) / 1e9, share))  # fmt: skip
+    heads = ["prompt", "搬了 MB", "与预测差", "ms（均值）", "最慢 GB/s", "最快 GB/s", "均值占链路"]
+    return table(heads, rows)
+
+
+def _prompt(figure: Figure) -> str:
+    return f"{figure.labels['prompt']:,}{STATES.get(str(figure.labels.get('cache')), '')}"
+
+
+def pieces(figures: Iterable[Figure]) -> Markdown:
+    """In how many pieces each KV cache was read, from a fresh and from a used cache."""
+    by = {(f.labels["prompt"], f.labels["cache"], f.name): f for f in figures}
+    names = ("handover_descriptors", "handover_ms", "post_ms")
+    prompts = sorted({prompt for prompt, _, _ in by})
+    rows = [(prompt, *(by[prompt, cache, name].mean for name in names for cache in STATES))
+            for prompt in prompts]  # fmt: skip
+    heads = [
+        f"{name}{STATES[cache]}" for name in ("片数", "交接 ms", "登记 ms") for cache in STATES
+    ]
+    return table(["prompt", *heads], rows)
+
+
+def interference() -> Drawing | Markdown:
+    """Chats while long prompts arrive: PD against as many replicas."""
+    names = {"PD": "interference_pd", "副本": "interference_colocated"}
+    records = {label: _H200.find(name) for label, name in names.items()}
+    found = {label: record for label, record in records.items() if record}
+    if len(found) < len(names):
+        return _H200.missing(names.values())
+    sides = {label: record.figures for label, record in found.items()}
+    return interference_picture(sides, note=describe(next(iter(found.values()))))
+
+
+def measured_gains() -> dict[tuple[int, int], float]:
+    """(prompt, output) → recorded goodput, PD ÷ replicas."""
+    found = {lengths: _H200.find(name) for name, lengths in GOODPUT.items()}
+    return {
+        lengths: each.ratio
+        for lengths, record in found.items()
+        if record
+        for each in record.comparisons
+        if each.name == "best_goodput_req_per_s"
+    }
+
+
+def faults(experiments: Iterable[str] = ("faults", "faults_kv_expired")) -> Markdown:
+    """How requests ended while something died: of the CPU record that this repository has."""
+    cpu = ShownRecords(LAB, "amd-epyc")
+    records = [(name, record) for name in experiments if (record := cpu.find(name))]
+    if not records:
+        return cpu.missing(experiments)
+    rows = []
+    for experiment, record in records:
+        for answered in record.select("answered"):
+            fault = str(answered.labels["fault"])
+            label = "D 卡住到租约过期" if experiment.endswith("expired") else FAULTS[fault]
+            ends = ("answered", "broken_off", "lost", "silent", "wrong")
+            counts = [int(sum(record.one(name, fault=fault).values)) for name in ends]
+            slowest = max(record.one("slowest_s", fault=fault).values)
+            rows.append((label, len(answered.values), *counts, slowest))
+    heads = [
+        "故障",
+        "次数",
+        "答完",
+        "输出中断并报错",
+        "首 token 前报错",
+        "无声无息",
+        "答错",
+        "最慢 s",
+    ]
+    return table(heads, rows)

@@ -1,0 +1,119 @@
+"""Chapter 7's predictions, and its records as the notebook shows them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from IPython.display import Markdown
+
+from inferlab.book import chapter07_lab, chapter07_records
+from inferlab.book.chapter03 import known_shape
+from inferlab.book.chapter07 import (
+    h200_ceilings,
+    handover_bytes,
+    handover_pieces,
+    predicted_gain,
+)
+from inferlab.book.shown_records import ShownRecords
+from inferlab.engines.environments import python_of
+from inferlab.errors import LabError
+from inferlab.hardware.timing import Series
+from inferlab.records import store
+from inferlab.records.schema import Figure, Record
+
+
+@contextmanager
+def router(state: object) -> Iterator[str]:
+    """A server whose every answer is `state`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(state).encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_whole_blocks_are_moved_and_each_layers_is_a_piece() -> None:
+    shape = known_shape("qwen3-8b")
+    assert handover_bytes(shape, 128, 128) == handover_bytes(shape, 1, 128) == 128 * 147_456
+    assert handover_pieces(shape, 129, 128) == 2 * 36
+
+
+def test_separation_gains_where_both_sides_are_busy_and_loses_elsewhere() -> None:
+    shape, ceilings = known_shape("qwen3-8b"), h200_ceilings()
+    assert predicted_gain(shape, ceilings, 512, 256, 0.015) > 1.1
+    assert predicted_gain(shape, ceilings, 8192, 128, 0.025) < 0.9
+    assert predicted_gain(shape, ceilings, 8192, 128, 0.025, gpus=4) > 1
+    assert predicted_gain(shape, ceilings, 512, 256, 0.001) == 0
+
+
+def test_workers_are_told_by_the_router() -> None:
+    state = {"prefill": [{"url": "http://p"}], "decode": [{"url": "http://d"}]}
+    with router(state) as url:
+        assert chapter07_lab.workers(url) == {"prefill": ["http://p"], "decode": ["http://d"]}
+    with router([{"id": "a"}, {"id": "b"}]) as url:
+        assert chapter07_lab.paths(url, 1) == [{"id": "b"}]
+
+
+def test_what_is_no_pd_deployment_is_said_in_a_line() -> None:
+    with router({"colocated": []}) as url, pytest.raises(LabError, match="没有 prefill 和 decode"):
+        chapter07_lab.workers(url)
+    with pytest.raises(LabError, match=r"\./lab up chapter07/pd"):
+        chapter07_lab.workers("http://127.0.0.1:9")
+
+
+def test_where_no_further_engine_can_run_the_rival_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, capsys
+) -> None:
+    monkeypatch.setattr(chapter07_lab, "python_of", lambda name: tmp_path / python_of(name).name)
+    with chapter07_lab.replicas() as url:
+        assert url is None
+    assert "只看 H200 记录" in capsys.readouterr().out
+
+
+def test_the_h200_records_are_shown() -> None:
+    found = chapter07_records.shown("handover", chapter07_records.against_the_link)
+    assert isinstance(found, Markdown) and "+0.0%" in found.data
+    drawing = chapter07_records.shown("handover", chapter07_records.handover)
+    assert not isinstance(drawing, Markdown) and len(drawing.axes) == 2
+    assert not isinstance(chapter07_records.interference(), Markdown)
+    assert 3e11 < (chapter07_records.link_bytes_per_s() or 0) < 4.5e11
+
+
+def fault_record(fault: str, **counts: list[float]) -> Record:
+    pattern = store.find("chapter03", "gpu_load", "h200")
+    figures = [Figure.from_series(Series(name, "", values, {"fault": fault}))
+               for name, values in counts.items()]  # fmt: skip
+    return pattern.model_copy(update={"figures": figures})
+
+
+def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = fault_record("decode_frozen", answered=[23, 24], broken_off=[1, 0], lost=[0, 0],
+                          silent=[0, 0], wrong=[0, 0], slowest_s=[31.5, 8.0])  # fmt: skip
+    known = {"faults": record, "faults_kv_expired": record}
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    rows = chapter07_records.faults().data.splitlines()[2:]
+    assert rows == [
+        "| D 卡住 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
+        "| D 卡住到租约过期 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
+    ]
+
+
+def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
+    texts = [chapter07_records.faults(), chapter07_records.interference(),
+             chapter07_records.gains(*chapter07_records.GOODPUT)]  # fmt: skip
+    assert all("./lab record chapter07/pd --only" in text.data for text in texts)
+    assert chapter07_records.measured_gains() == {}
