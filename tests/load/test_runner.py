@@ -126,6 +126,15 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_was_measured() -> None:
     assert len(run.samples) < 100
 
 
+def test_a_patient_client_asks_on_when_refused() -> None:
+    with null_server(ttft_ms=1, itl_ms=1) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        run = closed_loop(server.endpoint(), [SPEC] * 25, 5, check=False, patience_s=0.05)
+    assert not run.partial
+    assert [sample.status for sample in run.samples] == [Status.CONNECT_ERROR] * 25
+    assert run.duration_s > 4 * 0.05
+
+
 def test_a_closed_loop_has_one_place_at_least() -> None:
     with null_server(ttft_ms=1, itl_ms=1) as server:
         assert len(closed_loop(server.endpoint(), [SPEC] * 3, 0).samples) == 3

@@ -113,7 +113,7 @@ def open_loop(
 def closed_loop(
     endpoint: Endpoint, specs: Iterable[RequestSpec], concurrency: int, *,
     duration_s: float | None = None, ramp_s: float = 0.0, check: bool = True,
-    on_sample: OnSample | None = None,
+    on_sample: OnSample | None = None, patience_s: float = 0.0,
 ) -> RunResult:  # fmt: skip
     """Keeps `concurrency` requests in flight: each place sends its next request at once.
 
@@ -129,6 +129,9 @@ def closed_loop(
             one length, they stay in step: all prefill, then all decode, which no service sees.
         check: try the endpoint first, to fail with one clear line.
         on_sample: called with each sample as its request ends.
+        patience_s: a place that was refused a connection waits so long before its next request,
+            and the run goes on however often that happens. 0: the run ends when the server seems
+            gone.
 
     Raises:
         LabError: the endpoint cannot be used (wrong address, key, model, no streaming).
@@ -147,7 +150,10 @@ def closed_loop(
                 sample = await run.send(spec, index, due_s, request)
                 if sample is None or sample.status is Status.CANCELLED:
                     return
+                if patience_s and sample.status is Status.CONNECT_ERROR:
+                    await asyncio.sleep(patience_s)
 
+        run.gives_up = not patience_s
         async with asyncio.TaskGroup() as group:
             places = max(1, concurrency)
             for number in range(places):
@@ -250,6 +256,7 @@ class _Run:
     def __init__(self, client: Client, on_sample: OnSample | None) -> None:
         self.client = client
         self.stopped = ""
+        self.gives_up = True
         self._started_at = time.time() - client.now()
         self._on_sample = on_sample
         self._samples: list[RequestSample] = []
@@ -284,7 +291,9 @@ class _Run:
             self._on_sample(sample)
         gone = sample.status is Status.CONNECT_ERROR
         self._unreachable = self._unreachable + 1 if gone else 0
-        if self._unreachable >= DEAD_AFTER and not self.stopped and self._main is not None:
+        if not self.gives_up or self._unreachable < DEAD_AFTER:
+            return
+        if not self.stopped and self._main is not None:
             self.stopped = f"连续 {DEAD_AFTER} 个请求连不上服务（{sample.error}），引擎可能已退出"
             self._main.cancel()
 

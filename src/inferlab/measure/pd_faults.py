@@ -30,6 +30,7 @@ from inferlab.measure.under_test import UnderTest
 DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "output": 48,
             "deadline_s": 90, "frozen_s": 15, "faults": None}  # fmt: skip
 RESTART_LIMIT_S = 300.0
+PATIENCE_S = 1.0  # of a client that was refused a connection, while the router restarts
 CLEAR = frozenset({Status.HTTP_ERROR, Status.ERROR_EVENT, Status.CONNECT_ERROR})
 Fault = Callable[[RunningDeployment, int, float], Callable[[], None]]
 
@@ -123,9 +124,12 @@ def _once(
     moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
     before = _expired(deployment)
     with _later(moment, lambda: repairs.append(FAULTS[name](deployment, number, frozen_s))):
-        result = closed_loop(load.endpoint, load.specs, load.concurrency, check=False)
+        result = closed_loop(
+            load.endpoint, load.specs, load.concurrency, check=False, patience_s=PATIENCE_S
+        )
     for repair in repairs:
         repair()
+    result.whole()
     _until_it_answers(load.endpoint, load.specs[0])
     outcome = judge(sorted(result.samples, key=lambda sample: sample.index), load.expected)
     return replace(outcome, expired=max(0, _expired(deployment) - before))
@@ -194,12 +198,13 @@ def _restart_router(
     return lambda: None
 
 
+# Quickest first: those at the end start a worker again each time.
 FAULTS: dict[str, Fault] = {
-    "prefill_killed": _kill("prefill"),
-    "decode_killed": _kill("decode"),
+    "router_restarted": _restart_router,
     "prefill_frozen": _freeze("prefill"),
     "decode_frozen": _freeze("decode"),
-    "router_restarted": _restart_router,
+    "prefill_killed": _kill("prefill"),
+    "decode_killed": _kill("decode"),
 }
 
 

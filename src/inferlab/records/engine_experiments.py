@@ -181,13 +181,20 @@ def _gather(measured: Iterable[Series]) -> tuple[list[Series], str]:
     try:
         for each in measured:
             found.append(each)
-    except (LabError, Stopped, OSError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # whatever it was: what was measured is kept
         if found:
-            return found, INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
+            return found, _reason(error)
         if isinstance(error, LabError | KeyboardInterrupt):
             raise
-        raise LabError(f"没有测到任何数（{error}）") from error
+        raise LabError(f"没有测到任何数（{_reason(error)}）") from error
     return found, ""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    known = isinstance(error, LabError | Stopped | OSError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def _compared(found: Iterable[Series]) -> list[Comparison]:
