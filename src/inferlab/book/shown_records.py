@@ -19,8 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShownRecords:
-    """Attributes:
-    device: folder of the records below `results/`.
+    """One lab's records of one device.
+
+    Attributes:
+        device: folder of the records below `results/`.
     """
 
     lab: str
