@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from IPython.display import Markdown
 
-from inferlab.book import chapter05_lab, chapter05_records
+from inferlab.book import chapter05_lab, chapter05_records, live
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.chapter05 import blocks_of, chunk_floors_ms, steps_of
 from inferlab.book.shown_records import ShownRecords
@@ -152,7 +152,7 @@ def test_mixed_lengths_are_the_same_each_time_and_fit() -> None:
 
 
 def test_no_engine_beside_a_gpus(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(chapter05_lab, "python_of", lambda name: Path("/nowhere/python"))
+    monkeypatch.setattr(live, "python_of", lambda name: Path("/nowhere/python"))
     with chapter05_lab.engines("knob-seqs") as started:
         assert started == {}
     with chapter05_lab.engine("knob-seqs") as url:
@@ -176,8 +176,8 @@ def test_an_interrupted_start_leaves_no_engine_behind(
         return started[-1]
 
     monkeypatch.setattr(chapter05_lab, "start", slow)
-    monkeypatch.setattr(chapter05_lab, "python_of", lambda name: Path(sys.executable))
-    monkeypatch.setattr(chapter05_lab, "describe_host", lambda: HostInfo.model_construct(gpus=[]))
+    monkeypatch.setattr(live, "python_of", lambda name: Path(sys.executable))
+    monkeypatch.setattr(live, "describe_host", lambda: HostInfo.model_construct(gpus=[]))
 
     def interrupt() -> None:
         both.wait(timeout=30)

@@ -9,16 +9,13 @@ from threading import Thread
 import pytest
 from IPython.display import Markdown
 
-from inferlab.book import chapter07_lab, chapter07_records
+from inferlab.arithmetic.separation import handover_bytes, handover_pieces
+from inferlab.book import chapter07_lab, chapter07_records, live
 from inferlab.book.chapter03 import known_shape
-from inferlab.book.chapter07 import (
-    h200_ceilings,
-    handover_bytes,
-    handover_pieces,
-    predicted_gain,
-)
+from inferlab.book.chapter07 import h200_ceilings, predicted_gain
 from inferlab.book.shown_records import ShownRecords
 from inferlab.engines.environments import python_of
+from inferlab.engines.router.client import paths, workers
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
@@ -62,22 +59,22 @@ def test_separation_gains_where_both_sides_are_busy_and_loses_elsewhere() -> Non
 def test_workers_are_told_by_the_router() -> None:
     state = {"prefill": [{"url": "http://p"}], "decode": [{"url": "http://d"}]}
     with router(state) as url:
-        assert chapter07_lab.workers(url) == {"prefill": ["http://p"], "decode": ["http://d"]}
+        assert workers(url) == {"prefill": ["http://p"], "decode": ["http://d"]}
     with router([{"id": "a"}, {"id": "b"}]) as url:
-        assert chapter07_lab.paths(url, 1) == [{"id": "b"}]
+        assert paths(url, 1) == [{"id": "b"}]
 
 
 def test_what_is_no_pd_deployment_is_said_in_a_line() -> None:
     with router({"colocated": []}) as url, pytest.raises(LabError, match="没有 prefill 和 decode"):
-        chapter07_lab.workers(url)
+        workers(url)
     with pytest.raises(LabError, match=r"\./lab up chapter07/pd"):
-        chapter07_lab.workers("http://127.0.0.1:9")
+        workers("http://127.0.0.1:9")
 
 
 def test_where_no_further_engine_can_run_the_rival_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path, capsys
 ) -> None:
-    monkeypatch.setattr(chapter07_lab, "python_of", lambda name: tmp_path / python_of(name).name)
+    monkeypatch.setattr(live, "python_of", lambda name: tmp_path / python_of(name).name)
     with chapter07_lab.replicas() as url:
         assert url is None
     assert "只看 H200 记录" in capsys.readouterr().out

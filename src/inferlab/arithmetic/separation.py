@@ -9,7 +9,9 @@ most.
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
+from inferlab.arithmetic.kv_cache import kv_bytes_per_token
 from inferlab.arithmetic.roofline import decode, prefill
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
@@ -131,6 +133,16 @@ def colocated_requests_per_s(
 
     batch = _largest(known.batch, lambda batch: answers_s(batch) / steps <= tpot_s)
     return batch / answers_s(batch) if batch else 0.0
+
+
+def handover_bytes(shape: ModelShape, prompt: int, block_size: int) -> int:
+    """Bytes of KV cache that go from P to D for a prompt: whole blocks."""
+    return int(kv_bytes_per_token(shape)) * block_size * ceil(prompt / block_size)
+
+
+def handover_pieces(shape: ModelShape, prompt: int, block_size: int) -> int:
+    """Pieces of memory that the KV cache of a prompt consists of: one a block and layer."""
+    return len(shape.layers) * ceil(prompt / block_size)
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

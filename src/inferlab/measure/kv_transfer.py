@@ -36,7 +36,7 @@ class Transfers:
         seconds: that the reads took, added up.
         post_seconds: that the engine's own thread spent on handing them to NIXL; no token is made
             meanwhile.
-        descriptors: pieces that NIXL was asked for, one a block and layer.
+        descriptors: pieces that were read: one a block and layer, neighbouring blocks joined.
         failed: reads, handshakes and notifications that failed.
         expired: KV caches that were given up because nobody read them in time (prefill side).
         late: reads that came after that: their tokens may be wrong (prefill side).

@@ -6,7 +6,6 @@ of a decode worker that was started with UCX_PROTO_INFO=y and UCX_LOG_LEVEL=info
 """
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from inferlab.engines import health, session
+from inferlab.engines import session
+from inferlab.engines.router.client import workers
 from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
@@ -70,7 +70,7 @@ def check(url: str, *, prompt: int, requests: int) -> tuple[Transfers, str]:
     Raises:
         LabError: there is no router at the address, or a request failed.
     """
-    decode = _decode_workers(url)
+    decode = workers(url)["decode"]
     before = Transfers.read(decode)
     specs = random_requests(requests, Lengths(prompt), Lengths(8), Random(time.time_ns()))
     # No probe before: its KV cache would be counted too.
@@ -112,16 +112,6 @@ def _tell(found: Sequence[Transport]) -> bool:
         sign = "✗ 退回套接字了" if each.fallback else "✓"
         print(f"{sign} 读远端内存：{each.what}（{each.how}）")
     return any(each.fallback for each in found)
-
-
-def _decode_workers(url: str) -> list[str]:
-    try:
-        state = json.loads(health.get(f"{url.rstrip('/')}/health", timeout_s=5))
-        return [worker["url"] for worker in state["decode"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(
-            f"{url} 不是 PD 的路由（{error}）", remedy="先 ./lab up chapter07/pd，或用 --url"
-        ) from None
 
 
 def _log(path: Path | None) -> str:

@@ -1,0 +1,41 @@
+"""What a router tells of itself, asked for by a program."""
+
+import json
+from typing import Any
+
+from inferlab.engines import health
+from inferlab.errors import LabError
+
+_REMEDY = "先 ./lab up chapter07/pd，或换一个地址"
+
+
+def workers(url: str) -> dict[str, list[str]]:
+    """role → addresses of the engines behind a PD router.
+
+    Raises:
+        LabError: there is no router at the address, or it has no prefill and decode workers.
+    """
+    state = _asked(url, "health")
+    try:
+        found = {role: [each["url"] for each in state[role]] for role in ("prefill", "decode")}
+    except (KeyError, TypeError):
+        found = {}
+    if not found or not all(found.values()):
+        raise LabError(f"{url} 不是 PD 的路由：后面没有 prefill 和 decode 引擎", remedy=_REMEDY)
+    return found
+
+
+def paths(url: str, number: int) -> list[dict[str, Any]]:
+    """What the router logged of the last requests, oldest first.
+
+    Raises:
+        LabError: there is no router at the address.
+    """
+    return _asked(url, "requests")[-number:]
+
+
+def _asked(url: str, route: str) -> Any:
+    try:
+        return json.loads(health.get(f"{url.rstrip('/')}/{route}", timeout_s=10))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{url} 不是 PD 的路由（{error}）", remedy=_REMEDY) from None
