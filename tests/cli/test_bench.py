@@ -100,7 +100,7 @@ def test_a_server_that_dies_is_one_line_and_a_partial_record(clone: Path):
             for line in process.stdout:
                 if "第 2/50 次" in line:
                     break
-            os.kill(server.pid, signal.SIGKILL)
+            server.kill()
             rest, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "没有做完：" in rest and "连不上" in rest

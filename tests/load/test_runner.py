@@ -117,7 +117,7 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_was_measured() -> None:
 
         def kill(sample: RequestSample) -> None:
             if sample.index == 5:
-                os.kill(server.pid, signal.SIGKILL)
+                server.kill()
 
         run = closed_loop(server.endpoint(), [SPEC] * 500, 2, on_sample=kill)
     assert run.partial
@@ -128,7 +128,7 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_was_measured() -> None:
 
 def test_a_patient_client_asks_on_when_refused() -> None:
     with null_server(ttft_ms=1, itl_ms=1) as server:
-        os.kill(server.pid, signal.SIGKILL)
+        server.kill()
         run = closed_loop(server.endpoint(), [SPEC] * 25, 5, check=False, patience_s=0.05)
     assert not run.partial
     assert [sample.status for sample in run.samples] == [Status.CONNECT_ERROR] * 25
@@ -144,7 +144,7 @@ def test_a_notebook_run_whose_server_dies_says_so() -> None:
     with null_server(ttft_ms=5, itl_ms=1) as server:
 
         def kill(sample: RequestSample) -> None:
-            os.kill(server.pid, signal.SIGKILL)
+            server.kill()
 
         with pytest.raises(LabError, match="没有做完"):
             run_closed_loop(server.endpoint(), [SPEC] * 100, 1, on_sample=kill)

@@ -1,8 +1,6 @@
 """Benchmarks against the null server, and the records that they become."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +81,7 @@ def test_a_server_that_dies_leaves_a_partial_record():
 
         class KillAfterFirst(Watch):
             def ended(self, run: Run) -> None:
-                os.kill(server.pid, signal.SIGKILL)
+                server.kill()
 
         outcome = run_bench(bench, ground, KillAfterFirst())
     record = as_record(bench, ground, outcome)

@@ -1,6 +1,8 @@
 """The null server in a process of its own, for tests and the client's self-check."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -39,6 +41,11 @@ class NullProcess:
         """CPU seconds it has used, start-up included; Linux only."""
         ticks = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
         return sum(map(int, ticks)) / 100
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone and its port refuses. Linux only."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # whoever started it reaps it
 
 
 @contextmanager
