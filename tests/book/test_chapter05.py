@@ -86,7 +86,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [
-    "kv_capacity capacity", "static_batching batching", "step_profile attribution",
+    "kv_capacity capacity", "static_batching batching",
     "saturation saturation", "saturation utilisation", "decode_grid grid",
     "single_stream_ab stream_shares", "decode_grid grid_shares",
 ])  # fmt: skip
@@ -107,6 +107,8 @@ def test_one_streams_share_of_the_roofline(recorded: None) -> None:
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:
     chunks = chapter05_records.chunks()
     assert {text.get_text() for text in chunks.axes[0].texts} == {"512", "8,192"}
+    profiles = chapter05_records.attribution()
+    assert [text.get_text() for text in profiles.axes[0].get_yticklabels()] == ["默认"]
     knobs = chapter05_records.tuning()
     assert "1.30×  保留" in [text.get_text() for text in knobs.axes[0].texts]
 
@@ -123,7 +125,8 @@ def test_what_has_no_record_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
     texts = [
         chapter05_records.shown("saturation", chapter05_records.saturation),
-        chapter05_records.chunks(), chapter05_records.tuning(), chapter05_records.gains("graphs"),
+        chapter05_records.chunks(), chapter05_records.attribution(),
+        chapter05_records.tuning(), chapter05_records.gains("graphs"),
         chapter05_records.side_by_side({"小": "preemption"}, ["preemptions"]),
     ]  # fmt: skip
     assert all("./lab record chapter05 --only" in text.data for text in texts)

@@ -26,6 +26,11 @@ KERNELS = {
     "triton_red_fused_add_mean_mul_pow_rsqrt_3": "elementwise",
     "triton_poi_fused_mul_silu_slice_1": "elementwise",
     "triton_tem_fused_mm_5": "matmul",
+    # latency.yaml on an H200: the products of one token, with norm and activation inside
+    "triton_red_fused_fused_add_rms_norm_mm_t_2": "matmul",
+    "triton_red_fused_mm_mul_silu_slice_t_3": "matmul",
+    "triton_red_fused_mm_t_view_0": "matmul",
+    "triton_red_fused_commit_sum_3": "elementwise",
     "void vllm::rms_norm_kernel<c10::BFloat16, 8, 2>": "elementwise",
     "void vllm::rotary_embedding_kernel<c10::BFloat16, true>": "elementwise",
     "void vllm::act_and_mul_kernel<c10::BFloat16>": "elementwise",

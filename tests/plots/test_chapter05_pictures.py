@@ -10,7 +10,7 @@ from inferlab.plots.metrics import metrics_over_time
 from inferlab.plots.paging import fragmentation
 from inferlab.plots.pareto import pareto_with_ceilings
 from inferlab.plots.slots import slot_timelines
-from inferlab.plots.step_profile import step_attribution
+from inferlab.plots.step_profile import part_times, step_attribution
 from inferlab.plots.tuning import tuning_steps
 
 PICTURES = {
@@ -48,6 +48,21 @@ def test_the_grid_shows_the_error_of_each_point() -> None:
 def test_a_profiles_bar_adds_up_and_has_the_floor() -> None:
     shown = texts(step_attribution({"默认": data.profile()}, {"默认": 3.5}))
     assert "5.16 ms" in shown and "4.10" in shown and "roofline 下限" in shown
+
+
+def test_a_kernel_understood_later_is_moved() -> None:
+    product, cut = "triton_red_fused_mm_t_view_0", "void argmax_of_a_name_that_was_cut" + 170 * "x"
+    kernels = [
+        data.figure("kernel_time", "s", 2e-4, part="elementwise", full=product),
+        data.figure("kernel_time", "s", 1e-5, part="matmul", full="nvjet_x"),
+        data.figure("kernel_time", "s", 1e-5, part="elementwise", full=cut),
+    ]
+    before, after = part_times(data.profile()), part_times([*data.profile(), *kernels])
+    assert after["matmul"] == pytest.approx(before["matmul"] + 2e-4)
+    assert after["elementwise"] == pytest.approx(before["elementwise"] - 2e-4)
+    assert {p: after[p] for p in ("sampling", "gaps")} == {
+        p: before[p] for p in ("sampling", "gaps")
+    }
 
 
 def test_slots_say_how_much_was_taken() -> None:

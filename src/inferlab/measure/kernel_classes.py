@@ -1,9 +1,9 @@
 """What a kernel's name says about its work: the parts of an engine's step.
 
-The names are those of vLLM 0.32.0's CPU build, of torch 2.11 on an H200 (both read from traces),
-and of the sources of vLLM, FlashAttention, cuBLAS, CUTLASS and Inductor. Order matters: the first
-pattern that is found in a name decides. A kernel that no pattern knows stays `other`, listed by
-name, so that nothing is hidden.
+The names are those of vLLM 0.32.0's CPU build and of its CUDA build on an H200 (both read from
+traces), and of the sources of vLLM, FlashAttention, cuBLAS, CUTLASS and Inductor. Order matters:
+the first pattern that is found in a name decides. A kernel that no pattern knows stays `other`,
+listed by name, so that nothing is hidden.
 """
 
 import re
@@ -15,6 +15,8 @@ PARTS: tuple[str, ...] = (
     MATMUL, ATTENTION, ELEMENTWISE, SAMPLING, COPY, PREPARE, COMMUNICATION, OTHER, GAPS,
 )  # fmt: skip
 
+KEPT_OF_A_NAME = 200  # characters in a record: CUTLASS writes its whole configuration into a name
+
 _TABLE: tuple[tuple[str, str], ...] = (
     # FlashAttention 2 and 3, FlashInfer, vLLM's cache writes; the CPU build's attention
     (
@@ -24,9 +26,11 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (ATTENTION, r"reshape_and_cache|kv_cache_update|prepare_varlen|BatchDecode|BatchPrefill"),
     (ATTENTION, r"unified_attention|merge_attn_states|get_scheduler_metadata|concat_and_cache"),
     (COMMUNICATION, r"nccl|all_?reduce|all_?gather|reduce_?scatter|multimem"),
-    # Inductor's fused loops are named after what they replace, so they come before the products.
+    # Inductor's fused loops are named after what they replace. With `mm` among it: for one token
+    # Inductor writes the product itself as a reduction, norm or activation inside it.
     (SAMPLING, r"argmax|top_?k|top_?p|multinomial|softmax|exponential|gumbel|penalt|sort|logprob"),
     (SAMPLING, r"num_sampled|combine_sampled"),
+    (MATMUL, r"triton_(red|per)_fused_(\w+_)?(add|b)?mm_"),
     (ELEMENTWISE, r"triton_(poi|red|per|for)_fused"),
     # cuBLAS (nvjet, xmma, gemv, its split-K sums), CUTLASS, DeepGEMM, Inductor templates, oneDNN
     (MATMUL, r"nvjet|gemm|gemv|cutlass|split_?k|xmma|cublas|triton_(tem|mm)|onednn_mm"),

@@ -19,7 +19,7 @@ from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSpec
 from inferlab.measure.engine_sweep import random_prompt
-from inferlab.measure.kernel_classes import GAPS, OTHER, PARTS, part_of, short_name
+from inferlab.measure.kernel_classes import GAPS, KEPT_OF_A_NAME, OTHER, PARTS, part_of, short_name
 from inferlab.measure.trace import StepTimes, decode_steps, read_trace
 
 VOCABULARY = 2048
@@ -136,7 +136,8 @@ def _kernel_series(found: Sequence[StepTimes], labels: Mapping[str, Any]) -> lis
     unknown = sorted(name for name in names if part_of(name) == OTHER and name not in longest)
     series = []
     for name in [*longest, *unknown]:
-        label = {**labels, "part": part_of(name), "kernel": short_name(name), "full": name[:200]}
+        named = {"kernel": short_name(name), "full": name[:KEPT_OF_A_NAME]}
+        label = {**labels, "part": part_of(name), **named}
         calls, seconds = zip(*(each.kernels.get(name, (0.0, 0.0)) for each in found), strict=True)
         series.append(Series("kernel_time", "s", list(seconds), label))
         series.append(Series("kernel_calls", "", list(calls), label))

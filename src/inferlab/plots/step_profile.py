@@ -1,10 +1,11 @@
 """Where a decode step's time goes: a stacked bar a profile, against the floor of the roofline."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from inferlab.measure.kernel_classes import PARTS
+from inferlab.measure.kernel_classes import KEPT_OF_A_NAME, PARTS, part_of
 from inferlab.plots.style import (
     BLUE,
     GREEN,
@@ -34,6 +35,24 @@ _COLOURS = dict(
         strict=True)
 )  # fmt: skip
 LABEL_FROM_SHARE = 0.05
+INVISIBLE_MS = 1e-6  # what is left by rounding of a part whose kernels were all moved
+
+
+def part_times(figures: Iterable[Measured]) -> dict[str, float]:
+    """Seconds of each part of a profiled step, by what its kernels' names say today.
+
+    A record keeps the part that a kernel was counted to when it was made, and the kernel's name:
+    a name that was understood only later is moved, so that the record need not be made again.
+    """
+    times: dict[str, float] = defaultdict(float)
+    for figure in figures:
+        part = figure.labels.get("part", "")
+        if figure.name == "step_time":
+            times[part] += figure.mean
+        elif figure.name == "kernel_time" and len(figure.labels["full"]) < KEPT_OF_A_NAME:
+            times[part] -= figure.mean
+            times[part_of(figure.labels["full"])] += figure.mean
+    return dict(times)
 
 
 def step_attribution(
@@ -46,16 +65,16 @@ def step_attribution(
     """One bar a profile in milliseconds.
 
     Args:
-        profiles: name for the reader → `step_time` figures of `measure.step_profile`.
+        profiles: name for the reader → the figures of `measure.step_profile`.
         floor_ms: name → the roofline's time, drawn as a red line. A black diamond is the step as
             the client saw it without the profiler.
     """
     figure, axes = new_figure(width=9.4, height=1.9 + 0.6 * len(profiles))
     shown: set[str] = set()
     for place, (name, figures) in enumerate(profiles.items()):
-        times = {f.labels["part"]: 1e3 * f.mean for f in figures if f.name == "step_time"}
+        times = {part: 1e3 * seconds for part, seconds in part_times(figures).items()}
         total, left = sum(times.get(part, 0.0) for part in PARTS), 0.0
-        for part in (part for part in PARTS if times.get(part)):
+        for part in (part for part in PARTS if times.get(part, 0.0) > INVISIBLE_MS):
             label = NAMES[part] if part not in shown else None
             axes.barh(place, times[part], left=left, color=_COLOURS[part], height=0.56, label=label)
             if times[part] > LABEL_FROM_SHARE * total:
