@@ -19,7 +19,7 @@ from inferlab.engines.router.client import paths, workers
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
-from inferlab.records.schema import Figure, Record
+from inferlab.records.schema import Comparison, Figure, Record
 
 
 @contextmanager
@@ -106,6 +106,24 @@ def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> 
         "| D 卡住 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
         "| D 卡住到租约过期 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
     ]
+
+
+def test_splits_of_four_gpus_are_held_against_the_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def record(ratio: float) -> Record:
+        found = Comparison(name="best_goodput_req_per_s", ratio=ratio, low=ratio, high=ratio,
+                           confidence=0.95, verdict="no difference")  # fmt: skip
+        pattern = store.find("chapter03", "gpu_load", "h200")
+        return pattern.model_copy(update={"comparisons": [found]})
+
+    known = {"split_1_3_chat": record(0.7), "split_2_2_chat": record(1.2)}
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    shape, ceilings = known_shape("qwen3-8b"), h200_ceilings()
+    [row] = chapter07_records.splits_of_four(shape, ceilings).data.splitlines()[2:]
+    assert row == "| 对话 512/256 | 0.7 | 1.2 | — | 2P2D | 2P2D |"
+    known.clear()
+    assert "split_3_1_long_prompt" in chapter07_records.splits_of_four(shape, ceilings).data
 
 
 def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

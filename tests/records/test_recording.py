@@ -1,8 +1,12 @@
 """Experiments: which a device runs, in which order; and one really run on this machine's CPU."""
 
+from pathlib import Path
+
 import pytest
 
-from inferlab.errors import UsageError
+from inferlab.errors import LabError, UsageError
+from inferlab.hardware.host import GpuInfo, HostInfo
+from inferlab.records import recording
 from inferlab.records.recording import experiments, measure_here, record_lab
 from inferlab.repository import root, state_dir
 
@@ -25,6 +29,18 @@ def test_the_shape_measured_depends_on_the_device_and_exists():
 def test_an_unknown_experiment_is_named():
     with pytest.raises(UsageError, match="nonsense"):
         record_lab("chapter03", only="nonsense")
+
+
+def test_what_needs_more_gpus_than_there_are_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    gpus = tuple(GpuInfo.model_construct(index=index, name="NVIDIA H200") for index in range(4))
+    monkeypatch.setattr(recording, "describe_host", lambda: HostInfo.model_construct(gpus=gpus))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    said: list[str] = []
+    with pytest.raises(LabError, match="没有写出任何记录"):
+        record_lab("chapter07/pd", only="split_2_2_chat", folder=tmp_path, say=said.append)
+    assert said == ["跳过 split_2_2_chat：要 4 块 GPU，这里有 2 块"]
 
 
 @pytest.mark.engine

@@ -6,10 +6,10 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
 
 from inferlab.arithmetic.roofline import prefill
-from inferlab.arithmetic.separation import handover_bytes
+from inferlab.arithmetic.separation import best_split, handover_bytes, rates
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
-from inferlab.book.chapter07 import ETHERNET_25G_BYTES_PER_S
+from inferlab.book.chapter07 import EFFICIENCY, ETHERNET_25G_BYTES_PER_S
 from inferlab.book.shown_records import ShownRecords
 from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
@@ -24,6 +24,11 @@ GOODPUT = {
     "goodput_long_prompt": (8192, 128),
     "goodput_long_answer": (256, 1024),
 }
+# Loads tried on four GPUs: prompt, output, and the TPOT of their SLO in seconds.
+FOUR_GPUS = {"chat": (512, 256, 0.015), "long_prompt": (8192, 128, 0.025)}
+LOADS = {"chat": "对话 512/256", "long_prompt": "长 prompt 8,192/128"}
+SPLITS = ((1, 3), (2, 2), (3, 1))
+BEST_GOODPUT = "best_goodput_req_per_s"
 FAULTS = {
     "prefill_killed": "P 被杀",
     "decode_killed": "D 被杀",
@@ -117,8 +122,47 @@ def measured_gains() -> dict[tuple[int, int], float]:
         for lengths, record in found.items()
         if record
         for each in record.comparisons
-        if each.name == "best_goodput_req_per_s"
+        if each.name == BEST_GOODPUT
     }
+
+
+def splits_of_four(shape: ModelShape, ceilings: Ceilings) -> Markdown:
+    """Goodput of each way to split four GPUs ÷ that of four replicas; the best one, measured and
+    predicted."""
+    rows = []
+    for load, (prompt, output, tpot_s) in FOUR_GPUS.items():
+        gained = _gains_of_splits(load)
+        if not gained:
+            continue
+        known = rates(shape, ceilings, prompt=prompt, output=output, tpot_s=tpot_s,
+                      efficiency=EFFICIENCY)  # fmt: skip
+        predicted = best_split(known, sum(SPLITS[0]))
+        best = max(gained, key=lambda split: gained[split])
+        rows.append((LOADS[load], *(gained.get(each, "—") for each in SPLITS), _pd(*best),
+                     _pd(predicted.prefill, predicted.decode)))  # fmt: skip
+    if not rows:
+        return _H200.missing(_split_name(split, load) for load in FOUR_GPUS for split in SPLITS)
+    heads = [f"{_pd(*each)} ÷ 四个副本" for each in SPLITS]
+    return table(["四块 H200", *heads, "实测最好", "预测最好"], rows)
+
+
+def _gains_of_splits(load: str) -> dict[tuple[int, int], float]:
+    found = {split: _H200.find(_split_name(split, load)) for split in SPLITS}
+    return {
+        split: each.ratio
+        for split, record in found.items()
+        if record
+        for each in record.comparisons
+        if each.name == BEST_GOODPUT
+    }
+
+
+def _split_name(split: tuple[int, int], load: str) -> str:
+    return f"split_{split[0]}_{split[1]}_{load}"
+
+
+def _pd(prefill_gpus: int, decode_gpus: int) -> str:
+    return f"{prefill_gpus}P{decode_gpus}D"
 
 
 def faults(experiments: Iterable[str] = ("faults", "faults_kv_expired")) -> Markdown:

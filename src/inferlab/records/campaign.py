@@ -22,6 +22,7 @@ from inferlab.records.experiments import Experiment, LabPlan
 from inferlab.records.jobs import Job, start_engines
 from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
+from inferlab.records.telemetry import visible_gpus
 from inferlab.records.time_limits import Limits, Watchdog, terminated_like_interrupted
 from inferlab.settings import Settings
 
@@ -66,7 +67,7 @@ class Campaign:
         """
         with terminated_like_interrupted():
             try:
-                left = groups(wanted)
+                left = groups([each for each in wanted if self._enough_gpus(each)])
                 while left:
                     group = left.pop(0)
                     if group[0].engines:
@@ -81,7 +82,7 @@ class Campaign:
         if not self.written and (self.failed or not self.skipped):
             raise LabError(
                 f"{self.plan.name} 没有写出任何记录（失败：{'、'.join(self.failed) or '无'}）",
-                remedy="看上面的输出；时间不够可加大 --minutes",
+                remedy="看上面的输出：跳过的写明了缺什么；时间不够可加大 --minutes",
             )
         return self.written
 
@@ -233,6 +234,12 @@ class Campaign:
         for engine in turns.started.values():
             if not engine.alive:
                 self.say(str(engine.ended()))
+
+    def _enough_gpus(self, experiment: Experiment) -> bool:
+        needed, there = self.plan.gpus_of(experiment), len(visible_gpus(self.host))
+        if needed > there:
+            self.say(f"跳过 {experiment.id}：要 {needed} 块 GPU，这里有 {there} 块")
+        return needed <= there
 
     def _fits(self, experiment: Experiment, starts_s: float) -> bool:
         needed_s = experiment.minutes * 60 + starts_s

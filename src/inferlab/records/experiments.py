@@ -98,6 +98,13 @@ class LabPlan:
         suffix = "" if self.device == "cuda" else "-cpu"
         return self.folder / "engine" / f"{name}{suffix}.yaml"
 
+    def gpus_of(self, experiment: Experiment) -> int:
+        """How many GPUs its engines are spread over; 0 where a CPU runs them."""
+        if self.device == "cpu":
+            return 0
+        layouts = [self.layouts[name] for name in experiment.engines if name in self.layouts]
+        return max((each.gpus for each in layouts), default=1)
+
 
 def experiments(lab: str, device: str) -> list[Experiment]:
     """The experiments of a lab that a device (`cuda` or `cpu`) can run, quickest first."""

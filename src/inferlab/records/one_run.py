@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferlab.errors import LabError, UsageError
-from inferlab.hardware.host import HostInfo
+from inferlab.hardware.host import HostInfo, describe_host
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.event_loop import run_async
 from inferlab.load.probe import check_endpoint
@@ -23,7 +23,7 @@ from inferlab.measure.window import (
 from inferlab.records import runs as form
 from inferlab.records.against_ceilings import Limits, limits_of, shares
 from inferlab.records.plan import Level, Plan
-from inferlab.records.provenance import describe_host, device_of
+from inferlab.records.provenance import device_of
 from inferlab.records.runs import Run
 from inferlab.records.schema import EngineInfo, Model
 from inferlab.records.served_by import describe_engine, describe_model, is_local

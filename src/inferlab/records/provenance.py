@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from inferlab.hardware.host import HostInfo, describe_host
+from inferlab.hardware.host import HostInfo
 from inferlab.records.schema import Software
 from inferlab.repository import root
 
@@ -53,6 +53,3 @@ def _git(*words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-__all__ = ["describe_host", "describe_software", "device_of"]

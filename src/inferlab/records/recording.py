@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from inferlab.errors import UsageError
+from inferlab.hardware.host import describe_host
 from inferlab.records import module_experiments, store
 from inferlab.records.campaign import Campaign, Say
 from inferlab.records.experiments import Experiment, LabPlan, experiments, read_plan
-from inferlab.records.provenance import describe_host
 from inferlab.records.schema import Record
 from inferlab.records.time_limits import Limits
 from inferlab.repository import state_dir

@@ -7,24 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferlab.errors import LabError
+from inferlab.hardware.host import GpuInfo, HostInfo, describe_host
 
 BUSY_BYTES = 1 << 30
 HZ = 5.0
 
 
-def busy_gpus() -> list[int]:
-    """Indices of the GPUs whose memory is in use by more than 1 GiB: those that serve.
+def visible_gpus(host: HostInfo) -> list[GpuInfo]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` lists, when it is set: others belong to someone else."""
+    return [each for each in host.gpus if _is_visible(each.index)]
 
-    Only those that `CUDA_VISIBLE_DEVICES` lists, when it is set: others belong to someone else.
-    """
-    from inferlab.hardware.host import describe_host
+
+def busy_gpus() -> list[int]:
+    """Indices of the visible GPUs whose memory is in use by more than 1 GiB: those that serve."""
     from inferlab.hardware.nvml import nvml_session
     from inferlab.hardware.sampler import GpuSampler
 
     found = []
     try:
         with nvml_session():
-            for gpu in (each for each in describe_host().gpus if _is_visible(each.index)):
+            for gpu in visible_gpus(describe_host()):
                 sampler = GpuSampler(gpu.index)
                 used = sampler.sample().memory_used_bytes or 0
                 sampler.close()
