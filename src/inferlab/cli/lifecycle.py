@@ -104,8 +104,9 @@ def logs(
     found = session.load()
     name = lab or (found.lab if found else "chapter03")
     if found and found.lab == name and found.launcher == "compose":
-        service = compose.LAB_SERVICE if jupyter else compose.ENGINE_SERVICE
-        command = compose.logs_command(found.compose, service, follow=follow)
+        engines = compose.engine_services(found.compose)
+        shown = (compose.LAB_SERVICE,) if jupyter else engines
+        command = compose.logs_command(found.compose, shown, follow=follow)
         subprocess.run(command, env=compose.plain_environment())
         return
     path = session.log_path(name, "jupyter" if jupyter else "engine")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from inferlab.errors import LabError
@@ -76,20 +77,35 @@ def down(compose: tuple[str, ...]) -> None:
     _run([*compose, "down", "--remove-orphans"], plain_environment(), "停止容器")
 
 
+@cache
+def engine_services(compose: tuple[str, ...]) -> tuple[str, ...]:
+    """All services but JupyterLab: the engine, or the router called so and the workers behind."""
+    found = _output([*compose, "config", "--services"]).split()
+    return tuple(each for each in found if each != LAB_SERVICE)
+
+
 def engine_log(compose: tuple[str, ...]) -> str:
-    """The engine container's whole log; empty when there is no container."""
-    container = _container(compose, ENGINE_SERVICE)
-    if not container:
-        return ""
-    done = subprocess.run(
-        ["docker", "logs", container], capture_output=True, text=True, errors="replace"
-    )
-    return done.stdout + done.stderr
+    """The whole logs of the engine's containers, one after the other; empty when there are none."""
+    return "".join(_log(compose, service) for service in engine_services(compose))
 
 
 def engine_exit_code(compose: tuple[str, ...]) -> int | None:
     """The engine container's exit code; None while it runs, 1 when it does not exist."""
     return _exit_code(compose, ENGINE_SERVICE)
+
+
+def first_exit_code(compose: tuple[str, ...]) -> int | None:
+    """Of the engine's containers that failed, the first one's; None where none did.
+
+    One that Docker has started again counts as failed, with 1 while it runs.
+    """
+    found = (c for c in map(partial(_container, compose), engine_services(compose)) if c)
+    return next((code for code in map(_failed_with, found) if code), None)
+
+
+def _failed_with(container: str) -> int | None:
+    restarts = _output(["docker", "inspect", "--format", "{{.RestartCount}}", container])
+    return _ended_with(container) or (1 if restarts not in ("", "0") else None)
 
 
 def problem(compose: tuple[str, ...], service: str) -> str:
@@ -103,9 +119,9 @@ def is_running(compose: tuple[str, ...]) -> bool:
     return engine_exit_code(compose) is None
 
 
-def logs_command(compose: tuple[str, ...], service: str, *, follow: bool) -> list[str]:
-    """The command that shows a service's log."""
-    return [*compose, "logs", "--tail", "200", *(["-f"] if follow else []), service]
+def logs_command(compose: tuple[str, ...], services: Sequence[str], *, follow: bool) -> list[str]:
+    """The command that shows the services' logs."""
+    return [*compose, "logs", "--tail", "200", *(["-f"] if follow else []), *services]
 
 
 def plain_environment() -> dict[str, str]:
@@ -115,8 +131,11 @@ def plain_environment() -> dict[str, str]:
 
 def _exit_code(compose: tuple[str, ...], service: str) -> int | None:
     container = _container(compose, service)
-    if not container:
-        return 1
+    return _ended_with(container) if container else 1
+
+
+def _ended_with(container: str) -> int | None:
+    """A container's exit code; None while it runs."""
     form = "{{.State.Running}} {{.State.OOMKilled}} {{.State.ExitCode}}"
     state = _output(["docker", "inspect", "--format", form, container]).split()
     if len(state) != 3 or state[0] == "true":
@@ -124,8 +143,19 @@ def _exit_code(compose: tuple[str, ...], service: str) -> int | None:
     return 137 if state[1] == "true" else int(state[2])
 
 
+def _log(compose: tuple[str, ...], service: str) -> str:
+    container = _container(compose, service)
+    if not container:
+        return ""
+    done = subprocess.run(
+        ["docker", "logs", container], capture_output=True, text=True, errors="replace"
+    )
+    return done.stdout + done.stderr
+
+
 def _container(compose: tuple[str, ...], service: str) -> str:
-    found = _output([*compose, "ps", "-q", service])
+    """The id of a service's container, also of one that has ended; empty when there is none."""
+    found = _output([*compose, "ps", "-a", "-q", service])
     return found.splitlines()[-1].strip() if found else ""
 
 

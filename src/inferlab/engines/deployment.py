@@ -283,6 +283,8 @@ def _with_handshake(recipe: Recipe) -> Recipe:
     handshake = {
         "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1",
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
+        # On stdout UCX's tables would stick in the libc's buffer.
+        "UCX_LOG_FILE": "stderr",
     }
     return replace(recipe, environment=recipe.environment | handshake)
 

@@ -12,7 +12,7 @@ from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
 from inferlab.engines.processes import ProcessId, first_exit_code, stop_session
 from inferlab.engines.session import ENGINE, JUPYTER, ROUTER, Session
-from inferlab.engines.startup import OnProgress, Starting, wait_until_answering
+from inferlab.engines.startup import OnProgress, Starting, failure, wait_until_answering
 from inferlab.engines.temporary import Recipe
 from inferlab.errors import LabError
 from inferlab.repository import lab_dir
@@ -183,7 +183,13 @@ def _start_containers(
     command = compose.command(machine.docker.compose, new.lab, choice.engine)
     new = replace(new, compose=command)
     session.save(new)
-    compose.start_engine(command, compose.environment(choice.engine, choice.model, settings))
+    try:
+        compose.start_engine(command, compose.environment(choice.engine, choice.model, settings))
+    except LabError:
+        # Engines behind a router: Compose waits for them, and does not say why one ended.
+        if code := compose.first_exit_code(command):
+            raise failure(_starting(new), compose.engine_log(command), code) from None
+        raise
     return new
 
 
@@ -236,7 +242,7 @@ def _starting(started: Session) -> Starting:
 
 def _configuration(started: Session) -> Path:
     """What a reader would change after a failure."""
-    if ROUTER in started.processes:
+    if layout_to_start(started.lab):
         return lab_dir(started.lab) / "engine"
     return native.configuration(started.lab, started.engine)
 

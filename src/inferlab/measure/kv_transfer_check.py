@@ -3,6 +3,8 @@
 A prompt that nobody has asked before goes through the router; the workers' counters before and
 after tell what happened (`kv_transfer`). By what it was moved only UCX says, in tables in the log
 of a decode worker that was started with UCX_PROTO_INFO=y and UCX_LOG_LEVEL=info.
+
+Behind containers only the lab's container reaches the workers: there it is run.
 """
 
 import argparse
@@ -68,10 +70,18 @@ def check(url: str, *, prompt: int, requests: int) -> tuple[Transfers, str]:
         the counters, and why not every KV cache was moved (empty when each was).
 
     Raises:
-        LabError: there is no router at the address, or a request failed.
+        LabError: there is no router at the address, its workers cannot be reached from here, or a
+            request failed.
     """
     decode = workers(url)["decode"]
-    before = Transfers.read(decode)
+    try:
+        before = Transfers.read(decode)
+    except OSError as error:
+        raise LabError(
+            f"够不到 {'、'.join(decode)} 的 /metrics（{error}）",
+            remedy="引擎在容器里时，在 lab 容器里运行：docker-compose exec -T lab "
+            "python scripts/kv_transfer_check.py",
+        ) from None
     specs = random_requests(requests, Lengths(prompt), Lengths(8), Random(time.time_ns()))
     # No probe before: its KV cache would be counted too.
     all_answered(run_closed_loop(Endpoint(url), specs, 1, check=False))
