@@ -58,6 +58,8 @@ def test_cpu_override_needs_no_gpu_and_no_download(compose: tuple[str, ...]) -> 
     found = services(compose, *CPU_FILES)
     assert [found[name]["runtime"] for name in ("engine", "lab")] == ["runc", "runc"]
     assert found["engine"]["command"][0] == "/models/lab-python-8m"
+    # A Docker without CAP_SYS_RESOURCE starts no container that asks for more than it has.
+    assert found["engine"]["ulimits"] == {"memlock": 65536, "nofile": 4096}
     assert "/lab/engine/vllm-cpu.yaml" in found["engine"]["command"]
 
 

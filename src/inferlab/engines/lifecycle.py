@@ -187,8 +187,9 @@ def _start_containers(
         compose.start_engine(command, compose.environment(choice.engine, choice.model, settings))
     except LabError:
         # Engines behind a router: Compose waits for them, and does not say why one ended.
-        if code := compose.first_exit_code(command):
-            raise failure(_starting(new), compose.engine_log(command), code) from None
+        code, log = compose.first_exit_code(command), compose.engine_log(command)
+        if code and log:
+            raise failure(_starting(new), log, code) from None
         raise
     return new
 
