@@ -108,6 +108,7 @@ def test_pictures_of_several_records_take_those_there_are(recorded: None) -> Non
     chunks = chapter05_records.chunks()
     assert {text.get_text() for text in chunks.axes[0].texts} == {"512", "8,192"}
     profiles = chapter05_records.attribution()
+    assert len(profiles._repr_png_()) > 10_000
     assert [text.get_text() for text in profiles.axes[0].get_yticklabels()] == ["默认"]
     knobs = chapter05_records.tuning()
     assert "1.30×  保留" in [text.get_text() for text in knobs.axes[0].texts]

@@ -23,12 +23,12 @@ from inferlab.records.schema import Comparison, Figure, Record
 
 
 @contextmanager
-def router(state: object) -> Iterator[str]:
+def router(state: object, status: int = 200) -> Iterator[str]:
     """A server whose every answer is `state`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(state).encode())
 
@@ -66,6 +66,10 @@ def test_workers_are_told_by_the_router() -> None:
 
 def test_what_is_no_pd_deployment_is_said_in_a_line() -> None:
     with router({"colocated": []}) as url, pytest.raises(LabError, match="没有 prefill 和 decode"):
+        workers(url)
+    with router({}, status=503) as url, pytest.raises(LabError, match="凑不齐一对"):
+        workers(url)
+    with router({}, status=404) as url, pytest.raises(LabError, match="不是 PD 的路由"):
         workers(url)
     with pytest.raises(LabError, match=r"\./lab up chapter07/pd"):
         workers("http://127.0.0.1:9")

@@ -1,6 +1,7 @@
 """Chapter 7's records as its notebook shows them: each a picture or a table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
@@ -19,16 +20,18 @@ from inferlab.records.rooflines import describe
 from inferlab.records.schema import Figure, Record
 
 LAB = "chapter07/pd"
+K = TypeVar("K", bound=Hashable)
 GOODPUT = {
     "goodput_chat": (512, 256),
     "goodput_long_prompt": (8192, 128),
     "goodput_long_answer": (256, 1024),
 }
-# Loads tried on four GPUs: prompt, output, and the TPOT of their SLO in seconds.
-FOUR_GPUS = {"chat": (512, 256, 0.015), "long_prompt": (8192, 128, 0.025)}
-LOADS = {"chat": "对话 512/256", "long_prompt": "长 prompt 8,192/128"}
+# Loads tried on four GPUs: name for the reader, prompt, output, TPOT of the SLO in seconds.
+FOUR_GPUS = {
+    "chat": ("对话 512/256", 512, 256, 0.015),
+    "long_prompt": ("长 prompt 8,192/128", 8192, 128, 0.025),
+}
 SPLITS = ((1, 3), (2, 2), (3, 1))
-BEST_GOODPUT = "best_goodput_req_per_s"
 FAULTS = {
     "prefill_killed": "P 被杀",
     "decode_killed": "D 被杀",
@@ -116,13 +119,18 @@ def interference() -> Drawing | Markdown:
 
 def measured_gains() -> dict[tuple[int, int], float]:
     """(prompt, output) → recorded goodput, PD ÷ replicas."""
-    found = {lengths: _H200.find(name) for name, lengths in GOODPUT.items()}
+    return _recorded_gains({lengths: name for name, lengths in GOODPUT.items()})
+
+
+def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:
+    """key → goodput of B ÷ A, of those experiments that are recorded."""
+    found = {key: _H200.find(name) for key, name in experiments.items()}
     return {
-        lengths: each.ratio
-        for lengths, record in found.items()
+        key: each.ratio
+        for key, record in found.items()
         if record
         for each in record.comparisons
-        if each.name == BEST_GOODPUT
+        if each.name == "best_goodput_req_per_s"
     }
 
 
@@ -130,31 +138,20 @@ def splits_of_four(shape: ModelShape, ceilings: Ceilings) -> Markdown:
     """Goodput of each way to split four GPUs ÷ that of four replicas; the best one, measured and
     predicted."""
     rows = []
-    for load, (prompt, output, tpot_s) in FOUR_GPUS.items():
-        gained = _gains_of_splits(load)
+    for load, (label, prompt, output, tpot_s) in FOUR_GPUS.items():
+        gained = _recorded_gains({split: _split_name(split, load) for split in SPLITS})
         if not gained:
             continue
         known = rates(shape, ceilings, prompt=prompt, output=output, tpot_s=tpot_s,
                       efficiency=EFFICIENCY)  # fmt: skip
         predicted = best_split(known, sum(SPLITS[0]))
         best = max(gained, key=lambda split: gained[split])
-        rows.append((LOADS[load], *(gained.get(each, "—") for each in SPLITS), _pd(*best),
+        rows.append((label, *(gained.get(each, "—") for each in SPLITS), _pd(*best),
                      _pd(predicted.prefill, predicted.decode)))  # fmt: skip
     if not rows:
         return _H200.missing(_split_name(split, load) for load in FOUR_GPUS for split in SPLITS)
     heads = [f"{_pd(*each)} ÷ 四个副本" for each in SPLITS]
     return table(["四块 H200", *heads, "实测最好", "预测最好"], rows)
-
-
-def _gains_of_splits(load: str) -> dict[tuple[int, int], float]:
-    found = {split: _H200.find(_split_name(split, load)) for split in SPLITS}
-    return {
-        split: each.ratio
-        for split, record in found.items()
-        if record
-        for each in record.comparisons
-        if each.name == BEST_GOODPUT
-    }
 
 
 def _split_name(split: tuple[int, int], load: str) -> str:

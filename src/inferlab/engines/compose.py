@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from inferlab.errors import LabError
@@ -86,7 +86,7 @@ def engine_services(compose: tuple[str, ...]) -> tuple[str, ...]:
 
 def engine_log(compose: tuple[str, ...]) -> str:
     """The whole logs of the engine's containers, one after the other; empty when there are none."""
-    return "".join(_log(compose, service) for service in engine_services(compose))
+    return "".join(map(_log, _containers(compose, engine_services(compose))))
 
 
 def engine_exit_code(compose: tuple[str, ...]) -> int | None:
@@ -99,7 +99,7 @@ def first_exit_code(compose: tuple[str, ...]) -> int | None:
 
     One that Docker has started again counts as failed, with 1 while it runs.
     """
-    found = (c for c in map(partial(_container, compose), engine_services(compose)) if c)
+    found = _containers(compose, engine_services(compose))
     return next((code for code in map(_failed_with, found) if code), None)
 
 
@@ -130,8 +130,8 @@ def plain_environment() -> dict[str, str]:
 
 
 def _exit_code(compose: tuple[str, ...], service: str) -> int | None:
-    container = _container(compose, service)
-    return _ended_with(container) if container else 1
+    found = _containers(compose, (service,))
+    return _ended_with(found[-1]) if found else 1
 
 
 def _ended_with(container: str) -> int | None:
@@ -143,20 +143,16 @@ def _ended_with(container: str) -> int | None:
     return 137 if state[1] == "true" else int(state[2])
 
 
-def _log(compose: tuple[str, ...], service: str) -> str:
-    container = _container(compose, service)
-    if not container:
-        return ""
+def _log(container: str) -> str:
     done = subprocess.run(
         ["docker", "logs", container], capture_output=True, text=True, errors="replace"
     )
     return done.stdout + done.stderr
 
 
-def _container(compose: tuple[str, ...], service: str) -> str:
-    """The id of a service's container, also of one that has ended; empty when there is none."""
-    found = _output([*compose, "ps", "-a", "-q", service])
-    return found.splitlines()[-1].strip() if found else ""
+def _containers(compose: tuple[str, ...], services: Sequence[str]) -> list[str]:
+    """Ids of the services' containers, also of those that have ended."""
+    return _output([*compose, "ps", "-a", "-q", *services]).split()
 
 
 def _output(command: list[str]) -> str:

@@ -39,10 +39,8 @@ def paths(url: str, number: int) -> list[dict[str, Any]]:
 def _asked(url: str, route: str) -> Any:
     try:
         return json.loads(health.get(f"{url.rstrip('/')}/{route}", timeout_s=10))
-    except HTTPError as error:
-        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+    except (OSError, ValueError) as error:
+        if isinstance(error, HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE:
             raise LabError(f"{url} 的引擎还凑不齐一对 P 和 D",
                            remedy="等它们就绪；./lab logs 看原因") from None  # fmt: skip
-        raise LabError(f"{url} 不是 PD 的路由（{error}）", remedy=_REMEDY) from None
-    except (OSError, ValueError) as error:
         raise LabError(f"{url} 不是 PD 的路由（{error}）", remedy=_REMEDY) from None
