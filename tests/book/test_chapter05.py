@@ -63,6 +63,7 @@ RECORDS = {
         for figure in data.profile()]),
     "saturation": saturation(),
     "decode_grid": record("decode_grid", data.grid()),
+    "knee": record("decode_grid", data.bent_grid()),
     "graphs": record("graphs", comparisons=better(), parameters={
         "engine_a": "eager", "engine_b": "defaults"}),
     "single_stream_ab": record("single_stream_ab", [
@@ -88,7 +89,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [
     "kv_capacity capacity", "static_batching batching",
     "saturation saturation", "saturation utilisation", "decode_grid grid",
-    "single_stream_ab stream_shares", "decode_grid grid_shares",
+    "single_stream_ab stream_shares", "decode_grid grid_shares", "knee knee",
 ])  # fmt: skip
 def test_a_record_is_shown(name: str, recorded: None) -> None:
     experiment, draw = name.split()
@@ -102,6 +103,17 @@ def test_a_record_is_shown(name: str, recorded: None) -> None:
 def test_one_streams_share_of_the_roofline(recorded: None) -> None:
     rows = chapter05_records.shown("single_stream_ab", chapter05_records.stream_shares).data
     assert "68." in rows.splitlines()[2] and "80." in rows.splitlines()[3]  # of 3.54 ms
+
+
+def test_ladders_say_which_runs_were_still_filling_up() -> None:
+    record = store.find("chapter05", "goodput_fp8_ab", "h200")
+    head, _, *rows = chapter05_records.ladders(record).data.splitlines()
+    assert "defaults goodput" in head and "throughput-fp8：在途仍在增长" in head
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    counts = [cell.split(" / ") for row in cells for cell in (row[2], row[4]) if "/" in cell]
+    assert sum(int(of) for _, of in counts) == len(record.runs)
+    filling = sum(run.steady.verdict == "overloaded" for run in record.runs)
+    assert sum(int(some) for some, _ in counts) == filling
 
 
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:

@@ -66,6 +66,19 @@ def grid() -> list[Figure]:
     return found
 
 
+def bent_grid() -> list[Figure]:
+    """Steps of 5 ms, 10 µs a sequence up to batch 110 and 40 µs beyond; three repeats."""
+
+    def step_ms(batch: int, scale: float) -> float:
+        return scale * (5 + 0.01 * batch + 0.03 * max(0, batch - 110))
+
+    return [
+        Figure.from_series(Series("step_ms", "ms", [step_ms(batch, s) for s in (0.99, 1, 1.01)],
+                                  {"batch": batch, "context": 128}))
+        for batch in (1, 4, 16, 64, 128, 192, 256, 384)
+    ]  # fmt: skip
+
+
 def profile() -> list[Figure]:
     parts = {"matmul": 4.1, "attention": 0.3, "elementwise": 0.25, "sampling": 0.05, "gaps": 0.46,
              "total": 5.16, "unprofiled": 5.1}  # fmt: skip

@@ -6,6 +6,7 @@ from rendering import rendered
 
 from inferlab.plots.chunked import chunk_tradeoff
 from inferlab.plots.decode_grid import decode_grid
+from inferlab.plots.decode_knee import decode_knee
 from inferlab.plots.metrics import metrics_over_time
 from inferlab.plots.paging import fragmentation
 from inferlab.plots.pareto import pareto_with_ceilings
@@ -19,6 +20,7 @@ PICTURES = {
     "slots": lambda: slot_timelines(data.timelines(), 4, note="注"),
     "chunked": lambda: chunk_tradeoff(data.chunks(), note="注"),
     "decode_grid": lambda: decode_grid(data.grid(), note="注"),
+    "decode_knee": lambda: decode_knee(data.bent_grid(), 173, note="注"),
     "step_profile": lambda: step_attribution({"默认": data.profile()}, {"默认": 3.5}, note="注"),
     "tuning": lambda: tuning_steps(data.tuning(), note="注"),
     "pareto": lambda: pareto_with_ceilings(data.operated(), data.service(), slo_ms=50, note="注"),
@@ -43,6 +45,12 @@ def test_the_grid_shows_the_error_of_each_point() -> None:
     shown = texts(decode_grid(data.grid()))
     assert shown.count("%") == 12
     assert "-58%" in shown  # batch 1, context 128: 0.4 of the time, and 0.1 ms
+
+
+def test_the_knee_is_said_with_its_interval_and_the_prediction() -> None:
+    legend = decode_knee(data.bent_grid(), 173).axes[0].get_legend()
+    said = "\n".join(text.get_text() for text in legend.get_texts())
+    assert "上下文 128：拐点 batch 110（" in said and "10 → 40 µs" in said and "batch 173" in said
 
 
 def test_a_profiles_bar_adds_up_and_has_the_floor() -> None:

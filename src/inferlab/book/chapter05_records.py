@@ -6,12 +6,13 @@ from typing import Any
 from IPython.display import Markdown
 from matplotlib.figure import Figure as Drawing
 
-from inferlab.arithmetic.roofline import decode
+from inferlab.arithmetic.roofline import decode, linear_ridge_tokens
 from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.shown_records import ShownRecords
 from inferlab.plots.chunked import chunk_tradeoff
 from inferlab.plots.decode_grid import decode_grid
+from inferlab.plots.decode_knee import decode_knee
 from inferlab.plots.pareto import Operated, Service, pareto_with_ceilings
 from inferlab.plots.roofline import share_of_limit
 from inferlab.plots.slots import slot_timelines
@@ -143,6 +144,12 @@ def grid_shares(record: Record) -> Drawing:
                           note=describe(record))  # fmt: skip
 
 
+def knee(record: Record) -> Drawing:
+    """Where decode leaves the bandwidth roof, against the roofline's batch."""
+    predicted = linear_ridge_tokens(known_shape("qwen3-8b"), _ceilings())
+    return decode_knee(record.figures, predicted, note=describe(record))
+
+
 def _ceilings() -> Ceilings:
     return measured_ceilings(store.find("chapter03", "ceilings", DEVICE))
 
@@ -178,6 +185,26 @@ def utilisation(record: Record) -> Markdown:
         tpot = record.one("tpot_ms.mean", **speed.labels).mean
         rows.append((speed.labels["concurrency"], speed.mean, tpot, mbu, mfu))
     return table(["并发", "输出 tok/s", "TPOT ms", "MBU（decode）", "MFU（含 prefill）"], rows)
+
+
+def ladders(record: Record) -> Markdown:
+    """Goodput of both sides over the rate, and how many runs were still filling up: their requests
+    in flight had not settled, so that a longer run would keep less."""
+    rates = sorted({run.labels["rate_per_s"] for run in record.runs})
+
+    def cells(side: str, rate: float) -> tuple[Any, Any]:
+        runs = [run for run in record.runs
+                if run.labels == {"side": side, "rate_per_s": rate}]  # fmt: skip
+        if not runs:
+            return "—", "—"
+        found = record.one("goodput_req_per_s", side=side, rate_per_s=rate)
+        filling = sum(run.steady.verdict == "overloaded" for run in runs)
+        return found.mean, f"{filling} / {len(runs)}"
+
+    names = [record.parameters.get(f"engine_{side.lower()}", side) for side in "AB"]
+    heads = [f"{name}{part}" for name in names for part in (" goodput（req/s）", "：在途仍在增长")]
+    return table(["到达率（req/s）", *heads],
+                 [(rate, *cells("A", rate), *cells("B", rate)) for rate in rates])  # fmt: skip
 
 
 def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:

@@ -127,7 +127,7 @@ class Plan:
         duration_s: send for so long; 0 when `requests` ends the run.
         requests: send so many; 0 when `duration_s` ends the run.
         speed: a trace is played so many times as fast.
-        ramp_s: a closed loop's places begin over so long; warm-up, if longer than a tenth.
+        ramp_s: warm-up, if longer than a tenth; a closed loop's places begin over so long.
     """
 
     workload: Workload = Workload()

@@ -1,0 +1,65 @@
+"""The batch from which a decode step grows faster: two straight lines that meet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferlab.errors import LabError
+
+FEWEST_POINTS = 5
+_CANDIDATES = 1_000
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Step time in ms as `base + slope · batch`, and `steeper` more a sequence beyond the knee.
+
+    Attributes:
+        batch: where the lines meet, in sequences.
+        base_ms: the first line at batch 0.
+        slope_ms: what a sequence adds before the knee.
+        steeper_ms: what it adds beyond, on top of that.
+        error: largest distance of a point from the lines, relative to the point.
+    """
+
+    batch: float
+    base_ms: float
+    slope_ms: float
+    steeper_ms: float
+    error: float
+
+    def step_ms(self, batch: np.ndarray) -> np.ndarray:
+        """The lines at any batch (same shape)."""
+        beyond = np.maximum(0, batch - self.batch)
+        return self.base_ms + self.slope_ms * batch + self.steeper_ms * beyond
+
+
+def find_knee(batches: Sequence[float], step_ms: Sequence[float]) -> Knee:
+    """Least squares of relative errors over all places of the knee between the points.
+
+    Args:
+        batches: sequences in a step, ascending, shape (n,).
+        step_ms: measured times, shape (n,).
+
+    Raises:
+        LabError: fewer than five points, or the time does not grow faster anywhere.
+    """
+    x, y = np.asarray(batches, float), np.asarray(step_ms, float)
+    if len(x) < FEWEST_POINTS:
+        raise LabError(f"只有 {len(x)} 个 batch，定不出拐点",
+                       remedy=f"至少测 {FEWEST_POINTS} 个 batch")  # fmt: skip
+    # Two points at least on either side: a line through one is no line.
+    places = np.linspace(x[1], x[-2], _CANDIDATES)
+    found = min((_lines(x, y, place) for place in places), key=lambda each: each[1])[0]
+    if found.steeper_ms <= 0:
+        raise LabError("一步的时间没有越来越陡，定不出拐点", remedy="测到更大的 batch")
+    return found
+
+
+def _lines(x: np.ndarray, y: np.ndarray, place: float) -> tuple[Knee, float]:
+    columns = np.stack([np.ones_like(x), x, np.maximum(0, x - place)], axis=1) / y[:, None]
+    found, *_ = np.linalg.lstsq(columns, np.ones_like(y), rcond=None)
+    off = columns @ found - 1
+    base, slope, steeper = (float(each) for each in found)
+    return Knee(float(place), base, slope, steeper, float(np.abs(off).max())), float(off @ off)
