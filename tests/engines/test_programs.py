@@ -1,0 +1,58 @@
+"""Which engine reads a file, how each is called, and whose offline bundle it runs from."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from inferlab.engines import environments, native
+from inferlab.engines.choose import Choice
+from inferlab.engines.native import SGLANG, VLLM, program_of
+from inferlab.engines.temporary import Recipe
+from inferlab.engines.turns import Turns
+from inferlab.errors import LabError
+from inferlab.repository import lab_dir
+from inferlab.settings import Settings
+
+ENGINES = lab_dir("chapter05") / "engine"
+CHOICE = Choice("gpu", "native", "some/model", reason="", otherwise="")
+
+
+def recipe(name: str) -> Recipe:
+    return Recipe(name, "gpu", Path("python3"), ENGINES / f"{name}.yaml", Path("m"), Path("log"))
+
+
+def test_each_program_gets_its_own_words():
+    config = ENGINES / "sglang.yaml"
+    assert (program_of(config), program_of(ENGINES / "defaults.yaml")) == (SGLANG, VLLM)
+    words = native.command(Path("python3"), config, "some/model", 8123)
+    assert words[words.index("-m") + 1] == "sglang.launch_server"
+    assert words[words.index("--model-path") + 1] == "some/model"
+    assert words[words.index("--config") + 1] == str(config)
+    assert "--model" not in words and words[-1] == "8123"
+    assert SGLANG.environment("gpu") in environments.ENVIRONMENTS
+
+
+def test_each_program_runs_from_its_own_bundle(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAB_BUNDLE", "/one")
+    with pytest.raises(LabError, match="没有 sglang 的") as refused:
+        environments.ensure("sglang-cuda", Settings())
+    assert "LAB_BUNDLE_SGLANG" in refused.value.remedy
+    monkeypatch.setenv("LAB_BUNDLE_SGLANG", "/two")
+    assert environments.ensure("sglang-cuda", Settings()).is_file()
+    for name, packed in (("sglang", "/two"), ("defaults", "/one")):
+        config = ENGINES / f"{name}.yaml"
+        found = native.environment(CHOICE, Settings(), config)
+        assert found["PYTHONPATH"].split(os.pathsep) == [packed, str(ENGINES)]
+
+
+@pytest.mark.parametrize(
+    ("names", "mode"),
+    [("defaults", "alone"), ("defaults latency", "sleep"), ("defaults sglang", "restart")],
+)
+def test_only_vllm_sleeps(names: str, mode: str):
+    turns = Turns.of([recipe(name) for name in names.split()], print)
+    assert turns.mode == mode
+    assert turns.interleaved == (mode != "restart")
+    slept = [name for name, each in turns.recipes.items() if "enable-sleep-mode" in each.flags]
+    assert slept == (names.split() if mode == "sleep" else [])
