@@ -142,8 +142,7 @@ def test_every_record_that_chapter_5_is_judged_on_is_an_experiment_of_its_lab() 
     for each in load_claims("chapter05"):
         wheres = [each.where, each.where.get("over", {}), each.where.get("under", {})]
         named = {where["experiment"] for where in wheres if "experiment" in where}
-        # No other engine is recorded yet, so the choice between engines stays open.
-        assert named <= planned | {"engine_choice"}, each.id
+        assert named <= planned, each.id
 
 
 def ratio_claim(**where) -> Claim:
@@ -174,6 +173,29 @@ def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
     )
     assert finding.verdict == verdict
     assert list(finding.measured) == ["rate（continuous ÷ static）"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ((10.0, 10.1, 9.9), (15.0, 15.2, 15.1), "证实"),
+        ((15.0, 15.2, 15.1), (10.0, 10.1, 9.9), "证实"),
+        ((10.0, 10.1, 9.9), (10.1, 10.0, 9.9), "推翻"),
+        ((10.0, 14.0, 9.0), (9.0, 13.0, 12.0), "无法比较"),
+    ],
+)
+def test_a_gap_does_not_care_which_is_larger(tmp_path: Path, a, b, verdict: str) -> None:
+    pattern = store.find("chapter03", "gpu_load", "h200")
+    figures = [Figure.from_series(Series("rate", "req/s", [*values], {"side": side}))
+               for side, values in {"A": a, "B": b}.items()]  # fmt: skip
+    record = pattern.model_copy(update={"experiment": "load", "figures": figures})
+    where = {"experiment": "load", "name": "rate", "over": {"side": "B"}, "under": {"side": "A"}}
+    asked = claim(where=where, confirm=[{"quantity": "gap", "at_least": 1.2}],
+                  refute=[{"quantity": "gap", "at_most": 1.05}])  # fmt: skip
+    finding = judge(asked, Records(store.save(record, tmp_path).parents[1], "chapter03"))
+    assert finding.verdict == verdict
+    [gap] = finding.measured.values()
+    assert 1 <= gap.low <= gap.mean <= gap.high
 
 
 def test_a_ratio_between_records_takes_their_spread_as_it_is(tmp_path: Path) -> None:

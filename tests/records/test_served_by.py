@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -47,6 +49,28 @@ def test_a_labs_own_engine_is_recorded_with_its_whole_configuration(server_of_a_
     assert engine.config_source == "code/chapter03/engine/vllm-cpu.yaml"
     model = describe_model(endpoint, engine)
     assert (model.name, model.weights, model.dtype) == ("models/lab-python-8m", "real", "bfloat16")
+
+
+@pytest.mark.parametrize("path", ["/server_info", "/get_server_info"])
+def test_sglang_is_recognised_and_its_command_not_published(path: str):
+    info = {"version": "0.5.21", "dtype": "bfloat16", "model_path": "/home/me/m",
+            "launch_command": "python -m sglang.launch_server --model-path /home/me/m"}  # fmt: skip
+
+    class Sglang(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(info).encode() if self.path == path else b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Sglang) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        engine = describe_engine(Endpoint(f"http://127.0.0.1:{server.server_port}"))
+        server.shutdown()
+    assert (engine.name, engine.version) == ("SGLang", "0.5.21")
+    assert engine.config == {"version": "0.5.21", "dtype": "bfloat16"}
 
 
 def test_random_weights_are_called_random(server_of_a_lab: NullProcess):

@@ -55,6 +55,8 @@ class Bound(BaseModel):
         if self.quantity == "ratio":
             over, under = ("、".join(map(str, where[side].values())) for side in ("over", "under"))
             return f"{where['name']}（{over} ÷ {under}）"
+        if self.quantity == "gap":
+            return f"{where['name']} {QUANTITIES[self.quantity].label}"
         if self.quantity != "figure":
             return QUANTITIES[self.quantity].label
         shown = [str(value) for key, value in where.items() if key not in ("experiment", "name")]

@@ -2,7 +2,7 @@
 interval."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,14 @@ def figure_ratio(records: Records, where: Where) -> Interval:
     return ratio_interval(above, below, paired=paired)
 
 
+def figure_gap(records: Records, where: Where) -> Interval:
+    """How many times the larger is the smaller, whichever that is: 1 or more. As `figure_ratio`."""
+    found = figure_ratio(records, where)
+    if found.mean < 1:
+        found = Interval(1 / found.mean, 1 / found.high, 1 / found.low, found.n, found.confidence)
+    return replace(found, low=1.0, high=max(found.high, 1 / found.low)) if found.low < 1 else found
+
+
 def _figure(records: Records, where: Where) -> Figure:
     labels = {key: value for key, value in where.items() if key not in ("experiment", "name")}
     return records.figure(where["experiment"], where["name"], labels)
@@ -142,4 +150,5 @@ QUANTITIES = {
     "compute_over_bandwidth": Quantity("算力时间 ÷ 带宽时间", compute_over_bandwidth),
     "figure": Quantity("记录中的数", figure_value),
     "ratio": Quantity("记录中两个数之比", figure_ratio),
+    "gap": Quantity("记录中两个数相差的倍数，大 ÷ 小", figure_gap),
 }

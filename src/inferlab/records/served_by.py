@@ -38,9 +38,11 @@ def describe_engine(endpoint: Endpoint) -> EngineInfo:
     config, source = _lab_config(endpoint)
     version = _json(endpoint, "/version").get("version")
     name = "vLLM" if version else "unknown"
-    if not version and (info := _json(endpoint, "/get_server_info")):
+    # The second is what older releases of SGLang have.
+    told = (_json(endpoint, path) for path in ("/server_info", "/get_server_info") if not version)
+    if info := next(filter(None, told), None):
         name, version = "SGLang", info.get("version")
-        config, source = (config, source) if config else (_plain(info), "/get_server_info")
+        config, source = (config, source) if config else (_plain(info), "/server_info")
     return EngineInfo(name=name, version=version, endpoint=public_address(endpoint),
                       config=config, config_source=source)  # fmt: skip
 
@@ -110,8 +112,8 @@ def _json(endpoint: Endpoint, path: str) -> dict[str, Any]:
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:
-    """Settings that may be published: no keys, hosts or paths."""
-    hidden = ("key", "host", "path", "addr", "url", "dir", "token_file")
+    """Settings that may be published: no keys, hosts or paths, and no command that has them."""
+    hidden = ("key", "host", "path", "addr", "url", "dir", "token_file", "command")
     simple = {k: v for k, v in info.items() if isinstance(v, str | int | float | bool)}
     return {k: v for k, v in simple.items() if not any(word in k for word in hidden)}
 
