@@ -54,6 +54,17 @@ def test_an_unfinished_ladder_is_left_out():
     assert all(len(f.values) == 1 for f in goodput_figures(runs) if f.name == BEST)
 
 
+def test_what_is_sent_in_the_ramp_does_not_count():
+    plan = Plan(Workload(output=Lengths(2)), arrival="constant", duration_s=2.0, ramp_s=1.2)
+    with null_server(ttft_ms=1, itl_ms=1) as server, null_server(ttft_ms=1, itl_ms=1) as other:
+        a = Bench(server.endpoint(), plan, LADDER[:1], repeats=2, slo=Slo(ttft_ms=500))
+        pair = Ab(a, replace(a, endpoint=other.endpoint()))
+        runs = run_ladders(pair, both_grounds(pair)).runs
+    for run in runs:
+        assert run.window_s == (pytest.approx(1.2, abs=0.1), pytest.approx(2, abs=0.1))
+        assert run.goodput and run.goodput.requests_per_s == pytest.approx(20, rel=0.15)
+
+
 def test_ladders_need_rates_and_an_slo():
     with null_server() as server:
         bench = Bench(server.endpoint(), Plan(), (Level(concurrency=2),), repeats=2)

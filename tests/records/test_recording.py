@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from lab_folders import BENCH, lab_folder
 
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.host import GpuInfo, HostInfo
@@ -41,6 +42,14 @@ def test_what_needs_more_gpus_than_there_are_is_left_out_and_said(
     with pytest.raises(LabError, match="没有写出任何记录"):
         record_lab("chapter07/pd", only="split_2_2_chat", folder=tmp_path, say=said.append)
     assert said == ["跳过 split_2_2_chat：要 4 块 GPU，这里有 2 块"]
+
+
+def test_an_engine_that_has_no_environment_here_fails_its_own_experiments(tmp_path: Path):
+    lab = lab_folder(tmp_path / "lab", BENCH | {"engines": ["sglang"]}, engines=("sglang",))
+    said: list[str] = []
+    with pytest.raises(LabError, match="没有写出任何记录（失败：bench）"):
+        record_lab("small", lab_folder=lab, folder=tmp_path, say=said.append)
+    assert said == ["bench 失败：没有引擎环境 sglang-cpu → 有的是 sglang-cuda、vllm-cpu、vllm-cuda"]
 
 
 @pytest.mark.engine

@@ -64,9 +64,11 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
         The environment's interpreter; this one where an offline bundle is in use.
 
     Raises:
-        LabError: too little disk, the installation failed, or a bundle is in use and this engine
-            has none.
+        LabError: there is no such environment, too little disk, the installation failed, or a
+            bundle is in use and this engine has none.
     """
+    if name not in ENVIRONMENTS:
+        raise LabError(f"没有引擎环境 {name}", remedy=f"有的是 {'、'.join(ENVIRONMENTS)}")
     _require_bundle(name.partition("-")[0])
     if bundle() or is_ready(name):
         return python_of(name)

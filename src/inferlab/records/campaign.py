@@ -1,14 +1,14 @@
 """A lab's experiments in order: grouped by their engines, bounded in time, kept at once."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inferlab.engines.deployment import deployment
-from inferlab.engines.environments import ensure
+from inferlab.engines.deployment import Deployment, deployment
+from inferlab.engines.environments import ensure, python_of
 from inferlab.engines.native import program_of
 from inferlab.engines.session import log_path
 from inferlab.engines.shape_model import RecordedModel, recorded_model
@@ -109,14 +109,13 @@ class Campaign:
         )  # fmt: skip
 
     def recipe(self, name: str) -> Recipe:
-        """How one of the lab's engines is started here; its environment is made when missing."""
+        """How one of the lab's engines is started here."""
         config = self.plan.engine_file(name)
         device = "gpu" if self.plan.device == "cuda" else "cpu"
-        environment = program_of(config).environment(device)
         return Recipe(
             name=name,
             device=device,
-            python=ensure(environment, Settings.load(), self.say),
+            python=python_of(program_of(config).environment(device)),
             config=config,
             model=self.recorded.folder,
             log=self._log(name),
@@ -164,6 +163,8 @@ class Campaign:
     def _started(self, job: Job) -> bool:
         job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
         try:
+            for environment in _environments(job.turns.recipes.values()):
+                ensure(environment, Settings.load(), self.say)
             start_engines(job)
         except LabError as error:
             self.say(f"{job.experiment.id} 失败：{error}")
@@ -291,3 +292,13 @@ def groups(wanted: list[Experiment]) -> list[list[Experiment]]:
         key = tuple(sorted(each.engines)) if each.engines else ("", each.id)
         found.setdefault(key, []).append(each)
     return list(found.values())
+
+
+def _environments(startables: Iterable[Startable]) -> list[str]:
+    """The engine environments that they run in, each once."""
+    recipes = [
+        recipe
+        for each in startables
+        for recipe in (each.workers.values() if isinstance(each, Deployment) else [each])
+    ]
+    return sorted({each.program.environment(each.device) for each in recipes})
