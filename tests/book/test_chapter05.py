@@ -44,7 +44,7 @@ def saturation() -> Record:
         figure
         for n, speed, ms in rows
         for figure in (data.figure("output_tokens_per_s", "tok/s", speed, concurrency=n),
-                       data.figure("tpot_ms.mean", "ms", ms, concurrency=n),
+                       data.figure("tpot_ms.p50", "ms", ms, concurrency=n),
                        data.figure("mfu", "", speed / 1e4, concurrency=n))
     ])  # fmt: skip
 

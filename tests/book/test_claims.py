@@ -182,6 +182,8 @@ def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
         ((15.0, 15.2, 15.1), (10.0, 10.1, 9.9), "证实"),
         ((10.0, 10.1, 9.9), (10.1, 10.0, 9.9), "推翻"),
         ((10.0, 14.0, 9.0), (9.0, 13.0, 12.0), "无法比较"),
+        ((10.0,), (20.0,), "无法比较"),
+        ((20.0,), (10.0,), "无法比较"),
     ],
 )
 def test_a_gap_does_not_care_which_is_larger(tmp_path: Path, a, b, verdict: str) -> None:

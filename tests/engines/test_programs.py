@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,6 +13,7 @@ from inferlab.engines.native import SGLANG, VLLM, program_of
 from inferlab.engines.temporary import Recipe
 from inferlab.engines.turns import Turns
 from inferlab.errors import LabError
+from inferlab.records.jobs import Job, start_engines
 from inferlab.repository import lab_dir
 from inferlab.settings import Settings
 
@@ -44,6 +47,23 @@ def test_each_program_runs_from_its_own_bundle(monkeypatch: pytest.MonkeyPatch):
         config = ENGINES / f"{name}.yaml"
         found = native.environment(CHOICE, Settings(), config)
         assert found["PYTHONPATH"].split(os.pathsep) == [packed, str(ENGINES)]
+
+
+def test_the_second_bundle_counts_beside_the_first_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LAB_BUNDLE", raising=False)
+    monkeypatch.setenv("LAB_BUNDLE_SGLANG", "/two")
+    assert environments.bundle("sglang") is None
+    found = native.environment(CHOICE, Settings(), ENGINES / "sglang.yaml")
+    assert found["PYTHONPATH"] == str(ENGINES)
+
+
+def test_where_a_second_engine_would_end_the_first_it_is_not_started_ahead():
+    taken: list[str] = []
+    for mode in ("restart", "sleep"):
+        turns = SimpleNamespace(mode=mode, take=taken.append)
+        experiment = SimpleNamespace(engines=("defaults", "sglang"))
+        start_engines(cast(Job, SimpleNamespace(turns=turns, experiment=experiment)))
+    assert taken == ["defaults", "defaults", "sglang"]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_sglang_is_recognised_and_its_command_not_published(path: str):
         server.shutdown()
     assert (engine.name, engine.version) == ("SGLang", "0.5.21")
     assert engine.config == {"version": "0.5.21", "dtype": "bfloat16"}
+    assert engine.config_source == path
 
 
 def test_random_weights_are_called_random(server_of_a_lab: NullProcess):

@@ -128,6 +128,6 @@ def operating_points(
             for each in range(repeats)
         ]  # fmt: skip
         speed = Series("output_tokens_per_s", "tok/s", [run.output_tokens_per_s for run in runs])
-        time = Series("tpot_ms.mean", "ms", [run.tpot_ms.mean for run in runs if run.tpot_ms])
+        time = Series("tpot_ms.p50", "ms", [run.tpot_ms.p50 for run in runs if run.tpot_ms])
         found.append(Operated(f"并发 {places}", *figures([speed, time])))
     return found

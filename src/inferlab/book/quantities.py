@@ -3,6 +3,7 @@ interval."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,17 @@ def figure_ratio(records: Records, where: Where) -> Interval:
 def figure_gap(records: Records, where: Where) -> Interval:
     """How many times the larger is the smaller, whichever that is: 1 or more. As `figure_ratio`."""
     found = figure_ratio(records, where)
-    if found.mean < 1:
-        found = Interval(1 / found.mean, 1 / found.high, 1 / found.low, found.n, found.confidence)
-    return replace(found, low=1.0, high=max(found.high, 1 / found.low)) if found.low < 1 else found
+    turned = Interval(
+        _inverse(found.mean), _inverse(found.high), _inverse(found.low), found.n, found.confidence
+    )
+    larger, other = (found, turned) if found.mean >= 1 else (turned, found)
+    if larger.low >= 1:
+        return larger
+    return replace(larger, low=1.0, high=max(larger.high, other.high))
+
+
+def _inverse(value: float) -> float:
+    return 1 / value if value else inf
 
 
 def _figure(records: Records, where: Where) -> Figure:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from inferlab.engines.bundle.install import VARIABLES
 from inferlab.engines.choose import GIB, NATIVE_CPU_DISK_BYTES, NATIVE_GPU_DISK_BYTES
 from inferlab.errors import LabError
 from inferlab.repository import root
@@ -27,15 +28,15 @@ _DISK_BYTES = {
     "vllm-cpu": NATIVE_CPU_DISK_BYTES,
     "vllm-cuda": NATIVE_GPU_DISK_BYTES,
 }
-_BUNDLES = {"vllm": "LAB_BUNDLE", "sglang": "LAB_BUNDLE_SGLANG"}
 
 Say = Callable[[str], None]
 
 
 def bundle(engine: str = "vllm") -> Path | None:
     """An engine's installed offline bundle; None without one. `LAB_BUNDLE` names vLLM's, from which
-    the lab itself runs too, with this interpreter; `LAB_BUNDLE_SGLANG` names SGLang's."""
-    named = os.environ.get(_BUNDLES[engine])
+    the lab itself runs too, with this interpreter; `LAB_BUNDLE_SGLANG` names SGLang's, and counts
+    beside the first alone."""
+    named = os.environ.get(VARIABLES[engine]) if os.environ.get(VARIABLES["vllm"]) else None
     return Path(named) if named else None
 
 
@@ -91,7 +92,7 @@ def _require_bundle(engine: str) -> None:
     if bundle() and not bundle(engine):
         raise LabError(
             f"用着离线包，但没有 {engine} 的",
-            remedy=f"按 docs/offline.md 用 --engine {engine} 做一个，装好后设 {_BUNDLES[engine]}",
+            remedy=f"按 docs/offline.md 用 --engine {engine} 做一个，装好后设 {VARIABLES[engine]}",
         )
 
 

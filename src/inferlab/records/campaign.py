@@ -161,10 +161,10 @@ class Campaign:
             self._say_if_dead(turns)
 
     def _started(self, job: Job) -> bool:
-        job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
         try:
             for environment in _environments(job.turns.recipes.values()):
                 ensure(environment, Settings.load(), self.say)
+            job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
             start_engines(job)
         except LabError as error:
             self.say(f"{job.experiment.id} 失败：{error}")

@@ -39,10 +39,10 @@ def describe_engine(endpoint: Endpoint) -> EngineInfo:
     version = _json(endpoint, "/version").get("version")
     name = "vLLM" if version else "unknown"
     # The second is what older releases of SGLang have.
-    told = (_json(endpoint, path) for path in ("/server_info", "/get_server_info") if not version)
-    if info := next(filter(None, told), None):
-        name, version = "SGLang", info.get("version")
-        config, source = (config, source) if config else (_plain(info), "/server_info")
+    for path in ("/server_info", "/get_server_info"):
+        if not version and (info := _json(endpoint, path)):
+            name, version = "SGLang", info.get("version")
+            config, source = (config, source) if config else (_plain(info), path)
     return EngineInfo(name=name, version=version, endpoint=public_address(endpoint),
                       config=config, config_source=source)  # fmt: skip
 

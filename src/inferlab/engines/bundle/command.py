@@ -46,10 +46,11 @@ def _build(asked: argparse.Namespace) -> None:
 
 
 def _install(asked: argparse.Namespace) -> None:
-    from inferlab.engines.bundle.install import install
+    from inferlab.engines.bundle.install import VARIABLES, install, installed
 
     into = install(asked.parts, asked.into)
-    print(f"装好了。运行下面这一行，之后 ./lab 的命令都用它：\nexport LAB_BUNDLE={into}")
+    variable = VARIABLES[installed(into).about["engine"]]
+    print(f"装好了。运行下面这一行，之后 ./lab 的命令都用它：\nexport {variable}={into}")
 
 
 def _verify(asked: argparse.Namespace) -> None:

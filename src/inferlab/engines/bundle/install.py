@@ -13,6 +13,7 @@ from inferlab.engines.bundle.target import Target, describe_this_host, require_s
 from inferlab.errors import LabError, UsageError
 
 DONE = ".bundle.json"
+VARIABLES = {"vllm": "LAB_BUNDLE", "sglang": "LAB_BUNDLE_SGLANG"}  # name the folder
 Say = Callable[[str], None]
 
 
@@ -24,7 +25,7 @@ def install(folder: Path, into: Path, *, say: Say = print) -> Path:
         into: a folder that does not exist yet, or holds this very bundle.
 
     Returns:
-        `into`, resolved: what `LAB_BUNDLE` has to name.
+        `into`, resolved: what the engine's variable has to name.
 
     Raises:
         LabError: a part is missing or damaged (each is named), the bundle is for another host, or
