@@ -116,6 +116,17 @@ def test_ladders_say_which_runs_were_still_filling_up() -> None:
     assert sum(int(some) for some, _ in counts) == filling
 
 
+def test_a_rate_without_a_whole_run_is_a_dash() -> None:
+    record = store.find("chapter05", "goodput_fp8_ab", "h200")
+    cut = {"side": "A", "rate_per_s": 22.0}
+    runs = [run.model_copy(update={"partial": "中断"}) if run.labels == cut else run
+            for run in record.runs]  # fmt: skip
+    kept = [f for f in record.figures if f.name != "goodput_req_per_s" or f.labels != cut]
+    partial = record.model_copy(update={"runs": runs, "figures": kept})
+    first = chapter05_records.ladders(partial).data.splitlines()[2]
+    assert first.startswith("| 22 | — | — | 24 |")
+
+
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:
     chunks = chapter05_records.chunks()
     assert {text.get_text() for text in chunks.axes[0].texts} == {"512", "8,192"}

@@ -194,13 +194,13 @@ def ladders(record: Record) -> Markdown:
     rates = sorted({run.labels["rate_per_s"] for run in record.runs})
 
     def cells(side: str, rate: float) -> tuple[Any, Any]:
-        runs = [run for run in record.runs
-                if run.labels == {"side": side, "rate_per_s": rate}]  # fmt: skip
-        if not runs:
+        labels = {"side": side, "rate_per_s": rate}
+        found = record.select("goodput_req_per_s", **labels)
+        if not found:  # not climbed so far, or no run of it is whole
             return "—", "—"
-        found = record.one("goodput_req_per_s", side=side, rate_per_s=rate)
+        runs = [run for run in record.runs if run.labels == labels and not run.partial]
         filling = sum(run.steady.verdict == "overloaded" for run in runs)
-        return found.mean, f"{filling} / {len(runs)}"
+        return found[0].mean, f"{filling} / {len(runs)}"
 
     names = [record.parameters.get(f"engine_{side.lower()}", side) for side in "AB"]
     heads = [f"{name}{part}" for name in names for part in (" goodput（req/s）", "：在途仍在增长")]

@@ -74,13 +74,6 @@ class Choice:
     reason: str
     otherwise: str
 
-    @property
-    def environment(self) -> str:
-        """The native engine environment's name under `.engines/`; empty with Compose."""
-        if self.launcher == "compose":
-            return ""
-        return "vllm-cuda" if self.engine == "gpu" else "vllm-cpu"
-
 
 def choose(machine: Machine, settings: Settings, wish: Wish, defaults: ModelDefaults) -> Choice:
     """Pick engine, launcher and model; `defaults` are the lab's own models.

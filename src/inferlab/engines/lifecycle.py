@@ -171,7 +171,7 @@ def _start_engine(
     )
     if choice.launcher == "compose":
         return _start_containers(new, choice, settings, machine)
-    python = environments.ensure(choice.environment, settings, say)
+    python = environments.ensure(native.VLLM.environment(choice.engine), settings, say)
     if layout:
         return _start_workers(new, layout, choice, python)
     return _start_native(new, choice, settings, python)

@@ -89,15 +89,20 @@ def _surely(straight: float, bent: float, points: int) -> bool:
 
 
 def _straight(x: np.ndarray, y: np.ndarray) -> float:
-    columns = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
-    found, *_ = np.linalg.lstsq(columns, np.ones_like(y), rcond=None)
-    off = columns @ found - 1
+    """The sum of squares that one line leaves."""
+    _, off = _fitted(np.stack([np.ones_like(x), x], axis=1), y)
     return float(off @ off)
 
 
 def _lines(x: np.ndarray, y: np.ndarray, place: float) -> tuple[Knee, float]:
-    columns = np.stack([np.ones_like(x), x, np.maximum(0, x - place)], axis=1) / y[:, None]
-    found, *_ = np.linalg.lstsq(columns, np.ones_like(y), rcond=None)
-    off = columns @ found - 1
+    """Two lines that meet at a place, and the sum of squares that they leave."""
+    found, off = _fitted(np.stack([np.ones_like(x), x, np.maximum(0, x - place)], axis=1), y)
     base, slope, steeper = (float(each) for each in found)
     return Knee(float(place), base, slope, steeper, float(np.abs(off).max())), float(off @ off)
+
+
+def _fitted(columns: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of least relative squares, and each point's relative error."""
+    relative = columns / y[:, None]
+    found, *_ = np.linalg.lstsq(relative, np.ones_like(y), rcond=None)
+    return found, relative @ found - 1
