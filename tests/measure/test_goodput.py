@@ -43,6 +43,14 @@ def test_goodput_counts_failures_against_the_share() -> None:
     assert seen.output_tokens_per_s == pytest.approx(2.2)
 
 
+def test_an_overloaded_engine_has_served_what_ended() -> None:
+    """Two a second are sent, one a second ends: each within its (generous) targets."""
+    samples = [sample(at / 2, ttft_s=0.1 + at / 2, itl_s=0.0) for at in range(40)]
+    seen = goodput(samples, Slo(ttft_ms=60_000), Window(4.0, 16.0))
+    assert seen.share == 1.0
+    assert seen.requests_per_s == pytest.approx(1.0, abs=0.1)
+
+
 @given(st.floats(0.1, 3000))
 def test_the_search_finds_the_knee(knee: float) -> None:
     found = find_capacity(lambda rate: rate <= knee, 1.0)

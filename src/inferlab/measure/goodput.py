@@ -53,9 +53,11 @@ class Slo:
 
 @dataclass(frozen=True, slots=True)
 class Goodput:
-    """What met the targets: rates over the window, and the share of all requests.
+    """What met the targets: rates of what *ended* in the window, the share of what began in it.
 
-    Failed requests count against the share; those that the client cancelled are left out.
+    A rate by what began would credit an overloaded engine with answers that it only owes: while the
+    queue grows the first of them still keep their targets. Failed requests count against the
+    share; those that the client cancelled are left out.
     """
 
     requests_per_s: float
@@ -64,15 +66,15 @@ class Goodput:
 
 
 def goodput(samples: Sequence[RequestSample], slo: Slo, window: Window | None = None) -> Goodput:
-    """Requests scheduled inside the window that met the targets, per second of it."""
+    """Of one run; `window` is all of it by default."""
     window = window or whole_window(samples)
     counted = [s for s in samples if s.scheduled_s in window and s.status is not Status.CANCELLED]
-    good = [sample for sample in counted if slo.meets(sample)]
+    ended = [s for s in samples if s.finished_s in window and slo.meets(s)]
     per_s = 1 / window.duration_s if window.duration_s > 0 else 0.0
     return Goodput(
-        len(good) * per_s,
-        sum(sample.output_tokens for sample in good) * per_s,
-        len(good) / len(counted) if counted else 0.0,
+        len(ended) * per_s,
+        sum(sample.output_tokens for sample in ended) * per_s,
+        sum(map(slo.meets, counted)) / len(counted) if counted else 0.0,
     )
 
 

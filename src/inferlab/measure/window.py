@@ -4,7 +4,7 @@ The rule: the first tenth of the scheduled time (or the ramp, where one was aske
 longer) is warm-up, and what comes after the last scheduled
 time is drain. Latencies are those of all requests *scheduled* inside the window, also when they end
 in the drain: leaving out the slow ones that had not ended would flatter. Throughput counts what
-*arrived* inside the window.
+*arrived* inside the window, goodput what *ended* in it.
 """
 
 from collections.abc import Sequence
