@@ -93,23 +93,27 @@ def test_the_h200_records_are_shown() -> None:
     assert 3e11 < (chapter07_records.link_bytes_per_s() or 0) < 4.5e11
 
 
-def fault_record(fault: str, **counts: list[float]) -> Record:
+def fault_record(**faults: dict[str, list[float]]) -> Record:
     pattern = store.find("chapter03", "gpu_load", "h200")
     figures = [Figure.from_series(Series(name, "", values, {"fault": fault}))
-               for name, values in counts.items()]  # fmt: skip
+               for fault, counts in faults.items() for name, values in counts.items()]  # fmt: skip
     return pattern.model_copy(update={"figures": figures})
 
 
 def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = fault_record("decode_frozen", answered=[23, 24], broken_off=[1, 0], lost=[0, 0],
-                          silent=[0, 0], wrong=[0, 0], slowest_s=[31.5, 8.0])  # fmt: skip
-    known = {"faults": record, "faults_kv_expired": record}
+    none = {name: [0.0] for name in ("broken_off", "lost", "silent")}
+    control = none | {"answered": [24], "wrong": [1], "slowest_s": [2.5]}
+    frozen = {"answered": [23, 24], "broken_off": [1, 0], "lost": [0, 0], "silent": [0, 0],
+              "wrong": [0, 0], "slowest_s": [31.5, 8.0]}  # fmt: skip
+    record = fault_record(none=control, decode_frozen=frozen)
+    known = dict.fromkeys(("faults", "faults_kv_expired", "faults_one_gpu"), record)
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    first = "| 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | 2.5 |"
+    counts = "2 | 47 | 1 | 0 | 0 | 0 | 31.5 |"
+    on_a_gpu = [first, f"| D 卡住 | {counts}"]
     rows = chapter07_records.faults().data.splitlines()[2:]
-    assert rows == [
-        "| D 卡住 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
-        "| D 卡住到租约过期 | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |",
-    ]
+    assert rows == [*on_a_gpu, first, f"| D 卡住到租约过期 | {counts}"]
+    assert chapter07_records.faults_on_a_gpu().data.splitlines()[2:] == on_a_gpu
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(
@@ -132,7 +136,8 @@ def test_splits_of_four_gpus_are_held_against_the_prediction(
 
 def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
-    texts = [chapter07_records.faults(), chapter07_records.interference(),
+    texts = [chapter07_records.faults(), chapter07_records.faults_on_a_gpu(),
+             chapter07_records.interference(),
              chapter07_records.gains(*chapter07_records.GOODPUT)]  # fmt: skip
     assert all("./lab record chapter07/pd --only" in text.data for text in texts)
     assert chapter07_records.measured_gains() == {}

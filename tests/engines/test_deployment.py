@@ -15,6 +15,13 @@ def layouts(text: str) -> dict[str, Layout]:
     return read_layouts("chapter07/pd", yaml.safe_load(text))
 
 
+def test_flags_and_variables_stand_beside_the_roles() -> None:
+    text = "{colocated: [0], flags: {block-size: 16}, environment: {VLLM_BATCH_INVARIANT: 1}}"
+    found = layouts(f"deployments: {{one: {text}}}")["one"]
+    assert found.places == {"colocated": (0,)}
+    assert (found.flags, found.environment) == ({"block-size": 16}, {"VLLM_BATCH_INVARIANT": "1"})
+
+
 def test_roles_and_places_are_read() -> None:
     found = layouts("deployments: {one: {prefill: [0], decode: [1, 2]}, two: {colocated: [0]}}")
     assert found["one"].places == {"prefill": (0,), "decode": (1, 2)}
@@ -56,10 +63,12 @@ def test_each_worker_gets_its_place_log_and_flags(
         config = tmp_path / f"{role}.yaml"
         return Recipe(role, device, Path("python"), config, tmp_path, tmp_path / "no.log")
 
-    layout = Layout("pd", {"prefill": (0,), "decode": (1,)}, {"block-size": 64})
+    variables = {"VLLM_BATCH_INVARIANT": "1"}
+    layout = Layout("pd", {"prefill": (0,), "decode": (1,)}, {"block-size": 64}, variables)
     found = deployment(layout, recipe, config=tmp_path / "lab.yaml", log=tmp_path / "pd.log")
     assert list(found.workers) == ["prefill-0", "decode-0"]
-    assert [each.environment for each in found.workers.values()] == expected
+    given = [each.environment for each in found.workers.values()]
+    assert given == [variables | each for each in expected]
     assert [each.config.name for each in found.workers.values()] == ["prefill.yaml", "decode.yaml"]
     assert found.workers["decode-0"].log == tmp_path / "pd-decode-0.log"
     assert all(each.flags == {"block-size": 64} for each in found.workers.values())

@@ -38,15 +38,19 @@ def test_a_devices_overlay_is_merged_over_the_entry(tmp_path: Path):
     assert (on_gpu.load, on_gpu.minutes, on_gpu.repeats) == (BENCH["load"], 1, 3)
 
 
+def test_answers_are_compared_on_gpus_only_where_kernels_do_not_depend_on_the_batch():
+    for device, expected in (("cuda", {"VLLM_BATCH_INVARIANT": "1"}), ("cpu", None)):
+        plan = read_plan("chapter07/pd", device)
+        compared = [each for each in plan.experiments if each.measure == "pd_faults"]
+        assert len(compared) == 2
+        for each in compared:
+            assert plan.variables_of(each).get(each.engines[0]) == expected
+
+
 def test_merging_goes_key_by_key_and_replaces_lists():
     below = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
     assert merged(below, {"a": {"y": [3]}}) == {"a": {"x": 1, "y": [3]}, "b": 1}
     assert below["a"]["y"] == [1, 2]  # type: ignore[index]
-
-
-def test_an_engines_environment_is_text(tmp_path: Path):
-    folder = lab_folder(tmp_path, BENCH, environment={"small": {"VLLM_LOGGING_LEVEL": 1}})
-    assert read_plan("small", "cpu", folder).environment == {"small": {"VLLM_LOGGING_LEVEL": "1"}}
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ FOUR_GPUS = {
 }
 SPLITS = ((1, 3), (2, 2), (3, 1))
 FAULTS = {
+    "none": "没有故障（对照）",
     "prefill_killed": "P 被杀",
     "decode_killed": "D 被杀",
     "prefill_frozen": "P 卡住",
@@ -162,17 +163,26 @@ def _pd(prefill_gpus: int, decode_gpus: int) -> str:
     return f"{prefill_gpus}P{decode_gpus}D"
 
 
-def faults(experiments: Iterable[str] = ("faults", "faults_kv_expired")) -> Markdown:
-    """How requests ended while something died: of the CPU record that this repository has."""
-    cpu = ShownRecords(LAB, "amd-epyc")
-    records = [(name, record) for name in experiments if (record := cpu.find(name))]
+def faults() -> Markdown:
+    """How requests ended while something died: of the CPU records that this repository has."""
+    return _faults(ShownRecords(LAB, "amd-epyc"), ("faults", "faults_kv_expired"))
+
+
+def faults_on_a_gpu() -> Markdown:
+    """The same of an H200, whose four workers share it."""
+    return _faults(_H200, ("faults_one_gpu",))
+
+
+def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
+    records = [(name, record) for name in experiments if (record := shown_by.find(name))]
     if not records:
-        return cpu.missing(experiments)
+        return shown_by.missing(experiments)
     rows = []
     for experiment, record in records:
         for answered in record.select("answered"):
             fault = str(answered.labels["fault"])
-            label = "D 卡住到租约过期" if experiment.endswith("expired") else FAULTS[fault]
+            expired = experiment.endswith("expired") and fault == "decode_frozen"
+            label = "D 卡住到租约过期" if expired else FAULTS[fault]
             ends = ("answered", "broken_off", "lost", "silent", "wrong")
             counts = [int(sum(record.one(name, fault=fault).values)) for name in ends]
             slowest = max(record.one("slowest_s", fault=fault).values)

@@ -32,6 +32,7 @@ COLOCATED = "colocated"
 # A worker that shares two cores with others answers late, and must not be taken for frozen.
 _ON_CPU = ("--health-interval", "5")
 DRAIN_S = 60.0
+_BESIDE_ROLES = ("flags", "environment")
 _ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
 
 
@@ -42,11 +43,13 @@ class Layout:
     Attributes:
         places: role → GPU (or core) of each worker with it.
         flags: of every worker, beyond its engine file.
+        environment: variables that every worker gets.
     """
 
     name: str
     places: dict[str, tuple[int, ...]]
     flags: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
@@ -68,13 +71,14 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
     found = {}
     for name, entry in (described.get("deployments") or {}).items():
         flags = dict(entry.get("flags") or {})
-        places = {role: tuple(each) for role, each in entry.items() if role != "flags"}
+        variables = {key: str(value) for key, value in (entry.get("environment") or {}).items()}
+        places = {role: tuple(each) for role, each in entry.items() if role not in _BESIDE_ROLES}
         if set(places) not in ({COLOCATED}, set(HANDOVER)) or not all(places.values()):
             raise UsageError(
                 f"{lab}/lab.yaml 的 deployments.{name} 写了 {'、'.join(places) or '空'}",
                 remedy="写 prefill 和 decode，或只写 colocated，各列出 GPU：prefill: [0]",
             )
-        found[name] = Layout(name, places, flags)
+        found[name] = Layout(name, places, flags, variables)
     return found
 
 
@@ -273,7 +277,7 @@ def deployment(
             workers[name] = replace(
                 known, name=name, log=worker_log(log, name),
                 flags=known.flags | layout.flags,
-                environment=known.environment | _place(known.device, place),
+                environment=known.environment | layout.environment | _place(known.device, place),
             )  # fmt: skip
     return Deployment(layout.name, workers, config, log, port)
 

@@ -3,6 +3,10 @@
 Each time the same requests run against the deployment, and at a moment drawn anew one fault is
 injected. A request may end in the whole answer or in a clear error, in time; its text must be that
 of a run without faults as far as it goes. Afterwards what died is started again on its own port.
+
+A GPU's kernels add up in an order that depends on what shares the batch, so that a greedy answer
+may differ without any fault. Hence the control: the run without faults is made twice, and counts
+what differs as `wrong` too.
 """
 
 import os
@@ -31,6 +35,7 @@ DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "outpu
             "deadline_s": 90, "frozen_s": 15, "faults": None}  # fmt: skip
 RESTART_LIMIT_S = 300.0
 PATIENCE_S = 1.0  # of a client that was refused a connection, while the router restarts
+CONTROL = "none"
 CLEAR = frozenset({Status.HTTP_ERROR, Status.ERROR_EVENT, Status.CONNECT_ERROR})
 Fault = Callable[[RunningDeployment, int, float], Callable[[], None]]
 
@@ -77,14 +82,14 @@ class Outcome:
 def measure(
     engine: UnderTest, deployment: RunningDeployment, given: dict[str, Any]
 ) -> Iterator[Series]:
-    """Each fault's outcomes, one value a time it was injected.
+    """Each fault's outcomes, one value a time it was injected; first those of the control.
 
     Args:
         given: see `DEFAULTS`; `faults` names some of `FAULTS`, all when it is None.
 
     Yields:
         `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests), `slowest_s` and `expired`
-        (KV caches); label `fault`.
+        (KV caches); label `fault`, `none` for the control.
 
     Raises:
         LabError: the deployment cannot survive a fault, or did not come back after one.
@@ -94,6 +99,8 @@ def measure(
         raise LabError("要有两个 prefill 和两个 decode 才谈得上换一个", remedy="换一个部署")
     endpoint = replace(engine.endpoint, timeout_s=float(known["deadline_s"]))
     load = _calm(Load(endpoint, _requests(engine, known), int(known["concurrency"])))
+    control = run_closed_loop(load.endpoint, load.specs, load.concurrency, check=False)
+    yield from _series(CONTROL, [judge(control, load.expected)])
     for name in known["faults"] or FAULTS:
         found = []
         for number in range(int(known["times"])):
@@ -129,9 +136,9 @@ def _once(
         )
     for repair in repairs:
         repair()
-    result.whole()
+    samples = result.whole()
     _until_it_answers(load.endpoint, load.specs[0])
-    outcome = judge(sorted(result.samples, key=lambda sample: sample.index), load.expected)
+    outcome = judge(samples, load.expected)
     return replace(outcome, expired=max(0, _expired(deployment) - before))
 
 

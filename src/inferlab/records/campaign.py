@@ -120,7 +120,6 @@ class Campaign:
             model=self.recorded.folder,
             log=self._log(name),
             flags=self.recorded.flags | self.plan.recorded_flags,
-            environment=self.plan.environment.get(name, {}),
         )
 
     def _log(self, name: str) -> Path:
@@ -190,11 +189,13 @@ class Campaign:
         return self.command or f"./lab record {self.plan.name} --only {experiment.id}"
 
     def _described(self, experiment: Experiment, turns: Turns) -> dict[str, Any]:
-        return experiment.description(self.repeats_of(experiment)) | {
+        variables = self.plan.variables_of(experiment)
+        found = experiment.description(self.repeats_of(experiment)) | {
             "model": self.recorded.name,
             "weights": self.recorded.weights,
             "configs": {name: recipe.options() for name, recipe in turns.recipes.items()},
         }
+        return found | ({"environment": variables} if variables else {})
 
     def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
         """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""

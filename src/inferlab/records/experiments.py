@@ -79,7 +79,6 @@ class LabPlan:
     Attributes:
         recorded_model: device → folder below the root, or hub id.
         recorded_flags: of every engine, beyond its file, when it is started to be measured.
-        environment: engine name → variables that its process gets.
         layouts: deployment's name → its workers' roles and places.
         experiments: those that the device can run, quickest first.
     """
@@ -88,7 +87,6 @@ class LabPlan:
     folder: Path
     device: str
     recorded_model: str
-    environment: dict[str, dict[str, str]]
     experiments: list[Experiment]
     layouts: dict[str, Layout] = field(default_factory=dict)
     recorded_flags: dict[str, Any] = field(default_factory=dict)
@@ -102,8 +100,15 @@ class LabPlan:
         """How many GPUs its engines are spread over; 0 where a CPU runs them."""
         if self.device == "cpu":
             return 0
-        layouts = [self.layouts[name] for name in experiment.engines if name in self.layouts]
-        return max((each.gpus for each in layouts), default=1)
+        return max((each.gpus for each in self._layouts_of(experiment)), default=1)
+
+    def variables_of(self, experiment: Experiment) -> dict[str, dict[str, str]]:
+        """deployment → variables that its workers get, of those that have some."""
+        layouts = self._layouts_of(experiment)
+        return {each.name: each.environment for each in layouts if each.environment}
+
+    def _layouts_of(self, experiment: Experiment) -> list[Layout]:
+        return [self.layouts[name] for name in experiment.engines if name in self.layouts]
 
 
 def experiments(lab: str, device: str) -> list[Experiment]:
@@ -123,16 +128,12 @@ def read_plan(lab: str, device: str, folder: Path | None = None) -> LabPlan:
     folder = folder or lab_dir(lab)
     content = yaml.safe_load((folder / "lab.yaml").read_text(encoding="utf-8")) or {}
     models = content.get("recorded_model") or {}
-    environment = {
-        engine: {name: str(value) for name, value in values.items()}
-        for engine, values in (content.get("environment") or {}).items()
-    }
     found = [_experiment(lab, entry, device) for entry in content.get("experiments") or []]
     _unique(lab, [each.id for each in found])
     here = sorted((e for e in found if device in e.devices), key=lambda e: e.minutes)
     layouts = read_layouts(lab, content)
     flags = (content.get("recorded_flags") or {}).get(device) or {}
-    plan = LabPlan(lab, folder, device, models.get(device, ""), environment, here, layouts, flags)
+    plan = LabPlan(lab, folder, device, models.get(device, ""), here, layouts, flags)
     for each in here:
         _check_engines(plan, each)
     return plan
