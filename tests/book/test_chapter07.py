@@ -108,12 +108,18 @@ def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> 
     record = fault_record(none=control, decode_frozen=frozen)
     known = dict.fromkeys(("faults", "faults_kv_expired", "faults_one_gpu"), record)
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
-    first = "| 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | 2.5 |"
-    counts = "2 | 47 | 1 | 0 | 0 | 0 | 31.5 |"
-    on_a_gpu = [first, f"| D 卡住 | {counts}"]
-    rows = chapter07_records.faults().data.splitlines()[2:]
-    assert rows == [*on_a_gpu, first, f"| D 卡住到租约过期 | {counts}"]
-    assert chapter07_records.faults_on_a_gpu().data.splitlines()[2:] == on_a_gpu
+
+    def rows(experiment: str, label: str) -> list[str]:
+        return [f"| {experiment} | 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | 2.5 |",
+                f"| {experiment} | {label} | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |"]  # fmt: skip
+
+    on_a_cpu, on_a_gpu = chapter07_records.faults(), chapter07_records.faults_on_a_gpu()
+    assert on_a_cpu.data.splitlines()[2:] == [
+        *rows("faults", "D 卡住"), *rows("faults_kv_expired", "D 卡住到租约过期")
+    ]  # fmt: skip
+    assert on_a_gpu.data.splitlines()[2:] == [
+        *rows("faults", "D 卡住"), *rows("faults_one_gpu", "D 卡住")
+    ]  # fmt: skip
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(

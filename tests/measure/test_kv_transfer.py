@@ -66,3 +66,9 @@ def test_the_check_says_what_did_not_move(counted: Transfers, says: str) -> None
     problem = counted.problem(5)
     assert says in problem
     assert bool(problem) == bool(says)
+
+
+def test_what_others_asked_meanwhile_is_not_held_against_the_requests() -> None:
+    health_check = {"reads": 6, "computed_tokens": 1}
+    assert Transfers(moved_tokens=500, **health_check).problem(5, 500) == ""
+    assert "自己算了 100" in Transfers(moved_tokens=400, **health_check).problem(5, 500)

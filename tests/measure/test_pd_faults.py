@@ -1,7 +1,15 @@
 """How requests are judged that ran while a part of the deployment died."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
+from inferlab.measure import pd_faults
 from inferlab.measure.pd_faults import Outcome, judge
+from inferlab.measure.under_test import UnderTest
 
 
 def sample(status: Status, text: str | None, first_s: float | None, end_s: float) -> RequestSample:
@@ -22,3 +30,27 @@ def test_every_end_is_counted_as_what_the_client_saw() -> None:
     assert judge(samples, ["right"] * len(samples)) == Outcome(
         answered=2, lost=1, broken_off=2, silent=2, wrong=2, slowest_s=9.0
     )
+
+
+def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = [sample(Status.OK, "right", 1.0, 2.0)] * 2
+    run = SimpleNamespace(whole=lambda: right)
+    deployment: Any = SimpleNamespace(urls=lambda: {"prefill": ["a", "b"], "decode": ["c", "d"]})
+    injected: list[int] = []
+
+    def router_restarted(deployment: Any, number: int, frozen_s: float) -> Any:
+        injected.append(number)
+        return lambda: None
+
+    monkeypatch.setattr(pd_faults, "closed_loop", lambda *_, **__: run)
+    monkeypatch.setattr(pd_faults, "run_closed_loop", lambda *_, **__: right)
+    monkeypatch.setattr(pd_faults, "_expired", lambda deployment: 0)
+    monkeypatch.setitem(pd_faults.FAULTS, "router_restarted", router_restarted)
+    engine = UnderTest(Endpoint("http://127.0.0.1:1"))
+    given = {"times": 3, "requests": 2, "faults": ["router_restarted"]}
+    found = {(s.name, s.labels["fault"]): s.values
+             for s in pd_faults.measure(engine, deployment, given)}  # fmt: skip
+    assert found["answered", "none"] == found["answered", "router_restarted"] == [2, 2, 2]
+    assert injected == [0, 1, 2]

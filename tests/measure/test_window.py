@@ -66,6 +66,15 @@ def test_a_run_that_is_too_short() -> None:
     assert steady_state(closed, Window(0.0, 2.0)).verdict in ("too short", "overloaded")
 
 
+def test_a_warm_up_shorter_than_an_answer_is_too_short() -> None:
+    """Five a second, two seconds an answer: until then less ends than is sent."""
+    samples = [sample(0.2 * number, itl_s=0.2) for number in range(100)]
+    window = steady_window(samples, warm_up=0.05)
+    assert "在途请求还没有满" in steady_state(samples, window).reason
+    assert "在途请求还没有满" not in steady_state(samples, window, closed=True).reason
+    assert steady_state(samples, steady_window(samples, warm_up=0.2)).ok
+
+
 def test_a_run_that_slows_down() -> None:
     samples, at = [], 0.0
     for number in range(400):

@@ -13,11 +13,13 @@ from inferlab.records.goodput_ab import (
     BEST,
     goodput_comparisons,
     goodput_figures,
+    is_over,
     ladder_notes,
     run_ladders,
 )
 from inferlab.records.one_run import Bench
 from inferlab.records.plan import Level, Plan, Workload
+from inferlab.records.runs import GoodputFigures, Run, RunSummary, SteadyVerdict
 
 LADDER = (Level(rate_per_s=20), Level(rate_per_s=200))
 
@@ -63,6 +65,28 @@ def test_what_is_sent_in_the_ramp_does_not_count():
     for run in runs:
         assert run.window_s == (pytest.approx(1.2, abs=0.1), pytest.approx(2, abs=0.1))
         assert run.goodput and run.goodput.requests_per_s == pytest.approx(20, rel=0.15)
+
+
+def run_at(rate: float, goodput: float, verdict: str) -> Run:
+    """Of side A, as the ladder sees it."""
+    return Run.model_construct(
+        labels={"side": "A", "rate_per_s": rate}, repeat=0, partial="",
+        summary=RunSummary.model_construct(ok=1),
+        goodput=GoodputFigures(requests_per_s=goodput, output_tokens_per_s=0, share=1),
+        steady=SteadyVerdict(verdict=verdict),
+    )  # fmt: skip
+
+
+def test_a_climb_ends_on_the_plateau_and_its_best_is_no_lower_bound():
+    climbed = [run_at(20, 20, "steady"), run_at(23, 22.3, "overloaded")]
+    assert not is_over(climbed), "it still rises"
+    assert is_over([*climbed, run_at(27, 22.2, "overloaded")])
+    assert not is_over([*climbed, run_at(27, 22.2, "steady")]), "one step of scatter"
+    assert is_over([*climbed, run_at(27, 12, "steady")])
+    other = [run.model_copy(update={"labels": run.labels | {"side": "B"}}) for run in climbed]
+    assert ladder_notes([*climbed, *other])["lower_bound_a"] is False
+    steady = [run.model_copy(update={"steady": SteadyVerdict(verdict="steady")}) for run in other]
+    assert ladder_notes([*climbed, *steady])["lower_bound_b"] is True
 
 
 def test_ladders_need_rates_and_an_slo():

@@ -169,8 +169,8 @@ def faults() -> Markdown:
 
 
 def faults_on_a_gpu() -> Markdown:
-    """The same of an H200, whose four workers share it."""
-    return _faults(_H200, ("faults_one_gpu",))
+    """The same of H200s: four workers on two of them, or on one."""
+    return _faults(_H200, ("faults", "faults_one_gpu"))
 
 
 def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
@@ -186,8 +186,9 @@ def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
             ends = ("answered", "broken_off", "lost", "silent", "wrong")
             counts = [int(sum(record.one(name, fault=fault).values)) for name in ends]
             slowest = max(record.one("slowest_s", fault=fault).values)
-            rows.append((label, len(answered.values), *counts, slowest))
+            rows.append((experiment, label, len(answered.values), *counts, slowest))
     heads = [
+        "实验",
         "故障",
         "次数",
         "答完",

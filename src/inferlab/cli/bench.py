@@ -34,6 +34,9 @@ Concurrency = Annotated[str, typer.Option(help="闭环并发数，可写多个�
 Arrival = Annotated[str, typer.Option(help="poisson、constant 或 gamma")]
 Cv = Annotated[float, typer.Option(help="gamma 到达间隔的变异系数")]
 Duration = Annotated[float, typer.Option(min=0, help="每次测几秒；默认 30")]
+Ramp = Annotated[
+    float, typer.Option(min=0, help="每次先预热几秒，不计入；默认一成；要长过一个请求的 E2E")
+]
 Requests = Annotated[int, typer.Option(min=0, help="每次发几个请求，代替 --duration")]
 Repeats = Annotated[int, typer.Option(min=1, help="每个负载重复几次")]
 Seed = Annotated[int, typer.Option(help="随机种子")]
@@ -57,7 +60,8 @@ def bench(
     turns: Turns = "3", think: Think = 0.0, dataset: Dataset = None, trace: Trace = None,
     speed: Speed = 1.0, vocabulary: Vocabulary = 2048, rate: Rate = "",
     concurrency: Concurrency = "", arrival: Arrival = "poisson", cv: Cv = 2.0,
-    duration: Duration = 0.0, requests: Requests = 0, repeats: Repeats = 5, seed: Seed = 0,
+    duration: Duration = 0.0, ramp: Ramp = 0.0, requests: Requests = 0, repeats: Repeats = 5,
+    seed: Seed = 0,
     slo: SloText = "", slo_share: Share = 0.99,
     find_capacity: Find = False, out: Out = None, name: Name = "",
 ) -> None:  # fmt: skip
@@ -87,7 +91,8 @@ def ab(
     prefix_groups: Groups = 1, turns: Turns = "3", think: Think = 0.0, dataset: Dataset = None,
     trace: Trace = None, speed: Speed = 1.0, vocabulary: Vocabulary = 2048, rate: Rate = "",
     concurrency: Concurrency = "", arrival: Arrival = "poisson", cv: Cv = 2.0,
-    duration: Duration = 0.0, requests: Requests = 0, repeats: Repeats = 5, seed: Seed = 0,
+    duration: Duration = 0.0, ramp: Ramp = 0.0, requests: Requests = 0, repeats: Repeats = 5,
+    seed: Seed = 0,
     slo: SloText = "", out: Out = None, name: Name = "",
 ) -> None:  # fmt: skip
     """交替测量 A 与 B，给出每个指标的比值、区间和结论。"""

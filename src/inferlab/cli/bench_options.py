@@ -83,7 +83,16 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     return Plan(
         workload=_workload(options, file), arrival=options["arrival"], cv=options["cv"],
         duration_s=_duration(options), requests=options["requests"], speed=options["speed"],
+        ramp_s=_ramp(options),
     )  # fmt: skip
+
+
+def _ramp(options: Mapping[str, Any]) -> float:
+    ramp_s, duration_s = options["ramp"], _duration(options)
+    if ramp_s and ramp_s >= 0.9 * duration_s:
+        raise UsageError(f"--ramp {ramp_s:g} 之后没有剩下可计的时间",
+                         remedy="加长 --duration；按 --requests 发送时没有预热")  # fmt: skip
+    return ramp_s
 
 
 def recorded_command(arguments: list[str] | None = None) -> str:

@@ -56,8 +56,10 @@ class Goodput:
     """What met the targets: rates of what *ended* in the window, the share of what began in it.
 
     A rate by what began would credit an overloaded engine with answers that it only owes: while the
-    queue grows the first of them still keep their targets. Failed requests count against the
-    share; those that the client cancelled are left out.
+    queue grows the first of them still keep their targets. The other way round, a warm-up shorter
+    than one answer makes the rates too low; `steady_state` calls such a run too short.
+
+    Failed requests count against the share; those that the client cancelled are left out.
     """
 
     requests_per_s: float

@@ -89,11 +89,14 @@ class Transfers:
         """While reading; 0 without any read."""
         return self.bytes / self.seconds if self.seconds else 0.0
 
-    def problem(self, requests: int) -> str:
+    def problem(self, requests: int, prompt_tokens: int = 0) -> str:
         """Why not every one of so many requests got its prompt's KV cache moved; empty if all did.
 
         Args:
             requests: answered between two looks at the decode workers.
+            prompt_tokens: of them all, in prompts that were not cached. Given where others may have
+                asked meanwhile, as a container's health check does: what those computed does not
+                count.
         """
         if self.late:
             return f"{self.late:.0f} 次读取晚于租期，答案可能有错"
@@ -101,6 +104,6 @@ class Transfers:
             return "没有传过 KV：decode 自己算了 prompt"
         if self.failed or self.reads < requests:
             return f"{requests} 个请求只传了 {self.reads:.0f} 次 KV，失败 {self.failed:.0f} 次"
-        if self.computed_tokens:
-            return f"decode 自己算了 {self.computed_tokens:.0f} 个 prompt token"
-        return ""
+        computed = max(0.0, prompt_tokens - self.moved_tokens)
+        computed = computed if prompt_tokens else self.computed_tokens
+        return f"decode 自己算了 {computed:.0f} 个 prompt token" if computed else ""

@@ -86,7 +86,7 @@ def check(url: str, *, prompt: int, requests: int) -> tuple[Transfers, str]:
     # No probe before: its KV cache would be counted too.
     all_answered(run_closed_loop(Endpoint(url), specs, 1, check=False))
     moved = Transfers.read(decode).since(before)
-    return moved, moved.problem(requests)
+    return moved, moved.problem(requests, requests * prompt)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -91,20 +91,27 @@ class SteadyState:
         return self.verdict == "steady"
 
 
-def steady_state(samples: Sequence[RequestSample], window: Window | None = None) -> SteadyState:
+def steady_state(
+    samples: Sequence[RequestSample], window: Window | None = None, *, closed: bool = False
+) -> SteadyState:
     """Says when a run was overloaded (the queue grows), too short, or drifting.
 
     Overloaded: requests in flight grow over the window by a quarter of their mean or more, with a
-    slope whose 95 % interval is above zero. Too short: under 30 complete answers, or a window under
-    three times the median answer. Drifting: token throughput of the second half differs by more
-    than a tenth from the first, beyond Welch's 95 % interval.
+    slope whose 95 % interval is above zero. Too short: under 30 complete answers, a window under
+    three times the median answer, or a warm-up under one: what is in flight has not yet grown to
+    what the rate holds, and too little ends in the window. Drifting: token throughput of the second
+    half differs by more than a tenth from the first, beyond Welch's 95 % interval.
+
+    Args:
+        closed: the client holds the number in flight from the start on, however short the warm-up.
     """
     window = window or steady_window(samples)
     done = [s for s in samples if s.ok and s.scheduled_s in window]
     growth = _growth(samples, window)
     if growth is not None:
         return SteadyState("overloaded", f"在途请求数在窗口内增长 {growth:.0%}：负载超过服务能力")
-    if short := _too_short(done, window):
+    warm_up_s = np.inf if closed else window.start_s - min(s.scheduled_s for s in samples)
+    if short := _too_short(done, window, float(warm_up_s)):
         return SteadyState("too short", short)
     if drift := _drift([s for s in samples if s.ok], window):
         return SteadyState("drifting", f"后半段吞吐与前半段相差 {drift:+.0%}：还没有稳定")
@@ -121,12 +128,14 @@ def _growth(samples: Sequence[RequestSample], window: Window) -> float | None:
     return share if slope.low > 0 and share >= 0.25 and gained >= 2 else None
 
 
-def _too_short(done: Sequence[RequestSample], window: Window) -> str:
+def _too_short(done: Sequence[RequestSample], window: Window, warm_up_s: float) -> str:
     if len(done) < 30:
         return f"窗口内只有 {len(done)} 个完整回答，至少要 30 个（p99 至少要 100 个）"
     median_s = float(np.median([sample.e2e_ms for sample in done])) / 1e3
     if window.duration_s < 3 * median_s:
         return f"窗口 {window.duration_s:.1f} s 不到中位 E2E（{median_s:.1f} s）的 3 倍"
+    if warm_up_s < median_s:
+        return f"预热 {warm_up_s:.1f} s 不到中位 E2E（{median_s:.1f} s）：在途请求还没有满"
     return ""
 
 

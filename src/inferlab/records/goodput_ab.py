@@ -1,7 +1,7 @@
 """Goodput of A against B: both climb one ladder of rates with the same seeds, in rounds.
 
-A climb ends when goodput falls: higher rates only queue. In later rounds a side begins one rung
-below the best it has found, so that time goes to the knee.
+A climb ends when goodput falls, or no longer rises while requests queue. In later rounds a side
+begins one rung below the best it has found, so that time goes to the knee.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def run_ladders(
             watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
             take(outcome, partial(measure_once, bench, ground, level, repeat=number,
                                   labels={"side": side}, watch=watch))  # fmt: skip
-            if _has_fallen(_climbs(outcome.runs).get((side, number), [])):
+            if is_over(_climbs(outcome.runs).get((side, number), [])):
                 return
 
     def body(outcome: Outcome) -> None:
@@ -58,7 +58,7 @@ def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     done = {
         key: found
         for key, found in _climbs(runs).items()
-        if found[-1].labels["rate_per_s"] == top or _has_fallen(found)
+        if found[-1].labels["rate_per_s"] == top or is_over(found)
     }
     rounds = sorted({n for side, n in done if side == "A"} & {n for s, n in done if s == "B"})
     return {side: {n: max(done[side, n], key=_goodput) for n in rounds} for side in "AB"}
@@ -84,8 +84,17 @@ def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
     return {key: sorted(each, key=lambda r: r.labels["rate_per_s"]) for key, each in found.items()}
 
 
-def _has_fallen(climb: Sequence[Run]) -> bool:
-    return len(climb) > 1 and _goodput(climb[-1]) < FALLEN * max(map(_goodput, climb[:-1]))
+def is_over(climb: Sequence[Run]) -> bool:
+    """Whether a climb (lowest rate first) has passed its best: higher rates would only queue."""
+    if len(climb) < 2:
+        return False
+    last, best = climb[-1], max(map(_goodput, climb[:-1]))
+    stuck = _overloaded(last) and _goodput(last) <= best
+    return stuck or _goodput(last) < FALLEN * best
+
+
+def _overloaded(run: Run) -> bool:
+    return run.steady.verdict == "overloaded"
 
 
 def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
@@ -116,16 +125,17 @@ def goodput_comparisons(runs: Sequence[Run]) -> list[Comparison]:
 
 
 def ladder_notes(runs: Sequence[Run]) -> dict[str, Any]:
-    """Where the best rates lay, by side: at the ladder's top a goodput is a lower bound."""
+    """Where the best rates lay, by side; one at the ladder's top that held is a lower bound."""
     top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
     notes: dict[str, Any] = {}
     for side, by_round in best_runs(runs).items():
-        rates = [run.labels["rate_per_s"] for run in by_round.values()]
-        notes[f"best_rates_{side.lower()}"] = rates
-        notes[f"lower_bound_{side.lower()}"] = top in rates
-        notes[f"best_while_overloaded_{side.lower()}"] = sum(
-            run.steady.verdict == "overloaded" for run in by_round.values()
+        best = list(by_round.values())
+        name = side.lower()
+        notes[f"best_rates_{name}"] = [run.labels["rate_per_s"] for run in best]
+        notes[f"lower_bound_{name}"] = any(
+            run.labels["rate_per_s"] == top and not _overloaded(run) for run in best
         )
+        notes[f"best_while_overloaded_{name}"] = sum(map(_overloaded, best))
     return notes
 
 

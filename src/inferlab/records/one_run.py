@@ -31,7 +31,7 @@ from inferlab.records.telemetry import busy_gpus, gpu_telemetry
 
 WINDOW_RULE = (
     "first tenth of the scheduled time (the ramp, where longer) is warm-up, "
-    "the time after the last is drain"
+    "the time after the last is drain; goodput counts what ended between them"
 )
 
 
@@ -190,7 +190,7 @@ def _steady(result: RunResult, window: Window, *, closed: bool) -> form.SteadyVe
         share = (result.waited_s or 0.0) / result.duration_s
         reason = f"压测进程有 {share:.0%} 的时间在等 CPU，延迟不可信：让出 CPU，或从另一台机器压测"
         return form.SteadyVerdict(verdict="client starved", reason=reason)
-    found = form.steady_verdict(steady_state(samples, window))
+    found = form.steady_verdict(steady_state(samples, window, closed=closed))
     if closed and found.verdict == "overloaded":
         # The client itself holds the number in flight, so no queue can grow.
         return form.SteadyVerdict(verdict="drifting", reason="在途请求数不稳：太短，或本机太忙")

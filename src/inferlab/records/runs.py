@@ -58,7 +58,9 @@ class RunSummary(BaseModel):
 
 
 class GoodputFigures(BaseModel):
-    """What met the SLO: rates over the window, and the share of all requests (failed included)."""
+    """What met the SLO: rates of what ended in the window, and the share of all requests that began
+    in it (failed included). Records whose `window` does not say so have rates of what began in it.
+    """
 
     model_config = ConfigDict(frozen=True)
     requests_per_s: float
