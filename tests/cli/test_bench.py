@@ -57,6 +57,15 @@ def test_a_sweep_ends_with_a_line_a_level(server: NullProcess, clone: Path):
     assert "扫描" in done.stdout and "到达率 100 req/s" in done.stdout
 
 
+def test_what_is_sent_in_the_ramp_does_not_count(server: NullProcess, clone: Path):
+    words = ("--rate", "40", "--arrival", "constant", "--duration", "2", "--ramp", "1.2",
+             "--output-len", "4", "--repeats", "1", "--name", "ramped")  # fmt: skip
+    done = lab(clone, "bench", "--url", server.url, *words)
+    assert done.returncode == 0, done.stderr
+    [run] = store.load(next((clone / ".lab" / "records").rglob("ramped.json"))).runs
+    assert run.window_s == (pytest.approx(1.2, abs=0.1), pytest.approx(2, abs=0.1))
+
+
 def test_ab_prints_ratios_and_a_verdict(server: NullProcess, clone: Path):
     with null_server(ttft_ms=30, itl_ms=4) as slow:
         words = ("ab", slow.url, f"url={server.url},model=lab", *QUICK, "--out", str(clone / "r"))
@@ -120,6 +129,8 @@ def test_a_server_that_dies_is_one_line_and_a_partial_record(clone: Path):
         ({}, ("--find-capacity", "--rate", "5"), "--find-capacity 需要 --slo"),
         ({}, ("--dataset", "/nowhere.jsonl"), "读不了 /nowhere.jsonl"),
         ({}, ("--arrival", "bursty"), "--arrival 'bursty' 无效"),
+        ({}, ("--rate", "5", "--duration", "2", "--ramp", "2"), "--ramp 2 之后没有剩下"),
+        ({}, ("--rate", "5", "--requests", "9", "--ramp", "1"), "--ramp 1 之后没有剩下"),
         ({}, ("--workload", "chat", "--concurrency", "2"), "chat 负载按到达率"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from inferlab.errors import UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
 from inferlab.measure import pd_faults
@@ -54,3 +55,5 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
              for s in pd_faults.measure(engine, deployment, given)}  # fmt: skip
     assert found["answered", "none"] == found["answered", "router_restarted"] == [2, 2, 2]
     assert injected == [0, 1, 2]
+    with pytest.raises(UsageError, match="没有名为 router_restart 的故障"):
+        list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))

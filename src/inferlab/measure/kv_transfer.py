@@ -104,6 +104,5 @@ class Transfers:
             return "没有传过 KV：decode 自己算了 prompt"
         if self.failed or self.reads < requests:
             return f"{requests} 个请求只传了 {self.reads:.0f} 次 KV，失败 {self.failed:.0f} 次"
-        computed = max(0.0, prompt_tokens - self.moved_tokens)
-        computed = computed if prompt_tokens else self.computed_tokens
-        return f"decode 自己算了 {computed:.0f} 个 prompt token" if computed else ""
+        computed = prompt_tokens - self.moved_tokens if prompt_tokens else self.computed_tokens
+        return f"decode 自己算了 {computed:.0f} 个 prompt token" if computed > 0 else ""

@@ -22,7 +22,7 @@ from typing import Any
 from inferlab.engines import temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import session_members
-from inferlab.errors import LabError
+from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, closed_loop, run_closed_loop
@@ -93,13 +93,19 @@ def measure(
 
     Raises:
         LabError: the deployment cannot survive a fault, or did not come back after one.
+        UsageError: a fault has no such name.
     """
     known = DEFAULTS | given
+    faults = known["faults"] or list(FAULTS)
+    if unknown := [name for name in faults if name not in FAULTS]:
+        raise UsageError(
+            f"没有名为 {'、'.join(unknown)} 的故障", remedy=f"可用：{'、'.join(FAULTS)}"
+        )
     if min(map(len, deployment.urls().values())) < 2:
         raise LabError("要有两个 prefill 和两个 decode 才谈得上换一个", remedy="换一个部署")
     endpoint = replace(engine.endpoint, timeout_s=float(known["deadline_s"]))
     load = _calm(Load(endpoint, _requests(engine, known), int(known["concurrency"])))
-    for name in (CONTROL, *(known["faults"] or FAULTS)):
+    for name in (CONTROL, *faults):
         found = []
         for number in range(int(known["times"])):
             with engine.mark(f"{name} {number + 1}"):
@@ -128,7 +134,7 @@ def _once(
     repairs: list[Callable[[], None]] = []
     moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
     before = _expired(deployment)
-    inject = FAULTS.get(name, _nothing)
+    inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
         result = closed_loop(
             load.endpoint, load.specs, load.concurrency, check=False, patience_s=PATIENCE_S
