@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from lab_folders import BENCH, lab_folder
 
+from inferlab.cli import record
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.host import GpuInfo, HostInfo
 from inferlab.records import recording
@@ -24,6 +25,24 @@ def test_the_shape_measured_depends_on_the_device_and_exists():
         [layer] = [each for each in experiments("chapter03", device) if each.id == "layer"]
         assert layer.model.endswith(f"{model}.json")
         assert (root() / layer.model).is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ({}, "./lab record chapter05"),
+        ({"only": "graphs", "repeats": 4}, "./lab record chapter05 --only graphs --repeats 4"),
+        ({"model": "Qwen/Qwen3-4B"}, "./lab record chapter05 --model Qwen/Qwen3-4B"),
+        ({"model": str(root() / "models")}, "./lab record chapter05 --model …"),
+    ],
+)
+def test_a_record_says_the_command_that_measures_it_again(
+    given: dict, command: str, monkeypatch: pytest.MonkeyPatch
+):
+    said: dict = {}
+    monkeypatch.setattr(recording, "record_lab", lambda lab, **how: said.update(how))
+    record.record("chapter05", **given)
+    assert said["command"] == command
 
 
 @pytest.mark.engine

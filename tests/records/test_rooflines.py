@@ -60,6 +60,14 @@ def test_intervals_hold_the_mean_and_every_record_names_its_origin(ceilings):
     assert ceilings.software.git_commit and "580" in describe(ceilings)
 
 
+def test_records_that_differ_are_described_together(ceilings):
+    later = ceilings.model_copy(update={"repeats": 3, "created": "2026-12-01T10:00:00+00:00"})
+    line, both = describe(ceilings), describe(ceilings, later)
+    assert describe(ceilings, ceilings) == line
+    assert "重复 5、3 次" in both and f"{ceilings.created[:10]}、2026-12-01" in both
+    assert both.startswith("NVIDIA H200，驱动 580.") and both.count("commit") == 1
+
+
 def test_a_single_value_bounds_nothing():
     figure = Figure.from_series(Series("matmul", "flop/s", [2.0], {}))
     assert (figure.low, figure.mean, figure.high) == (2.0, 2.0, 2.0)

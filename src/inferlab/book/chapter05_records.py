@@ -81,7 +81,7 @@ def chunks() -> Drawing | Markdown:
     if len(found) < 2:
         return _H200.missing(f"chunked_{size}" for size in CHUNKS)
     points = {size: chunk_point(record.figures) for size, record in found.items()}
-    return chunk_tradeoff(points, note=describe(next(iter(found.values()))))
+    return chunk_tradeoff(points, note=describe(*found.values()))
 
 
 def chunk_point(figures: Iterable[Figure]) -> tuple[Figure, Figure]:
@@ -108,7 +108,7 @@ def attribution() -> Drawing | Markdown:
         condition = record.select("step_time", part="total")[0].labels
         floors[name] = 1e3 * _floor_s(condition["batch"], condition["context"])
     figures = {name: record.figures for name, record in found.items()}
-    return step_attribution(figures, floors, note=describe(next(iter(found.values()))))
+    return step_attribution(figures, floors, note=describe(*found.values()))
 
 
 def stream_shares(record: Record) -> Markdown:
@@ -189,8 +189,8 @@ def utilisation(record: Record) -> Markdown:
 
 
 def ladders(record: Record) -> Markdown:
-    """Goodput of both sides over the rate, and how many runs were still filling up: their requests
-    in flight had not settled, so that a longer run would keep less."""
+    """Goodput of both sides over the rate, and how many runs were not steady: requests in flight
+    still grew, or an answer took more than a third of the window."""
     rates = sorted({run.labels["rate_per_s"] for run in record.runs})
 
     def cells(side: str, rate: float) -> tuple[Any, Any]:
@@ -199,24 +199,24 @@ def ladders(record: Record) -> Markdown:
         if not found:  # not climbed so far, or no run of it is whole
             return "—", "—"
         runs = [run for run in record.runs if run.labels == labels and not run.partial]
-        filling = sum(run.steady.verdict == "overloaded" for run in runs)
-        return found[0].mean, f"{filling} / {len(runs)}"
+        unsteady = sum(run.steady.verdict != "steady" for run in runs)
+        return found[0].mean, f"{unsteady} / {len(runs)}"
 
     names = [record.parameters.get(f"engine_{side.lower()}", side) for side in "AB"]
-    heads = [f"{name}{part}" for name in names for part in (" goodput（req/s）", "：在途仍在增长")]
+    heads = [f"{name}{part}" for name in names for part in (" goodput（req/s）", "：未到稳态")]
     return table(["到达率（req/s）", *heads],
                  [(rate, *cells("A", rate), *cells("B", rate)) for rate in rates])  # fmt: skip
 
 
 def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
     """The recorded knobs: the ratio of goodput, or of output tokens per second."""
-    records = {name: _H200.find(name) for name in names}
-    steps = [TuningStep(names[name], found) for name, record in records.items()
-             if record and (found := headline(record))]  # fmt: skip
-    if not steps:
+    found = {label: (record, comparison) for name, label in names.items()
+             if (record := _H200.find(name)) and (comparison := headline(record))}  # fmt: skip
+    if not found:
         return _H200.missing(names)
-    first = next(record for record in records.values() if record)
-    return tuning_steps(steps, metric="输出 tok/s 或 goodput", note=describe(first))
+    steps = [TuningStep(label, comparison) for label, (_, comparison) in found.items()]
+    note = describe(*(record for record, _ in found.values()))
+    return tuning_steps(steps, metric="输出 tok/s 或 goodput", note=note)
 
 
 def headline(record: Record) -> Comparison | None:

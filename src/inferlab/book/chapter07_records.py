@@ -115,7 +115,7 @@ def interference() -> Drawing | Markdown:
     if len(found) < len(names):
         return _H200.missing(names.values())
     sides = {label: record.figures for label, record in found.items()}
-    return interference_picture(sides, note=describe(next(iter(found.values()))))
+    return interference_picture(sides, note=describe(*found.values()))
 
 
 def measured_gains() -> dict[tuple[int, int], float]:

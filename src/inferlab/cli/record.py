@@ -26,6 +26,7 @@ def record(
 
     # A folder of this machine is nobody else's: the record's model field names it.
     told = "" if not model else " --model …" if Path(model).is_dir() else f" --model {model}"
+    told += f" --repeats {repeats}" if repeats else ""
     command = f"./lab record {lab}" + (f" --only {only}" if only else "") + told
     record_lab(
         lab, minutes=minutes, only=only, repeats=repeats, folder=out, command=command,

@@ -120,7 +120,7 @@ def pareto(records: Sequence[Record]) -> Figure | None:
         _roof(left, record, colour)
     _finish(left, "ITL 均值（ms）", "吞吐与 ITL")
     _finish(right, "TTFT（ms）", "吞吐与 TTFT")
-    source_note(figure, "；".join(dict.fromkeys(describe(record) for record in drawn[:2])))
+    source_note(figure, describe(*drawn))
     return figure
 
 

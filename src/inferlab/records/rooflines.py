@@ -1,6 +1,6 @@
 """Set a record's figures against ceilings and arithmetic: what share of the limit was reached."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from inferlab.arithmetic.roofline import Step, Work, layer_work
@@ -86,23 +86,26 @@ def _points(record: Record, shape: ModelShape) -> Iterator[LayerPoint]:
                          figure.mean, figure.low, figure.high)  # fmt: skip
 
 
-def describe(record: Record) -> str:
-    """One line for the foot of a picture: device, driver, software, repeats, date, commit."""
-    software, host = record.software, record.host
-    driver = f"驱动 {host.driver_version}" if host and host.driver_version else ""
-    engine = (
-        _engine(record) or software.engine or (f"torch {software.torch}" if software.torch else "")
+def describe(*records: Record) -> str:
+    """One line for the foot of a picture of these records: device, driver, software, repeats, date,
+    commit; where they differ, each one's."""
+    parts: tuple[tuple[str, Callable[[Record], str | None]], ...] = (
+        ("{}", lambda record: record.device),
+        ("驱动 {}", lambda record: record.host.driver_version if record.host else None),
+        ("{}", _engine),
+        ("{}", lambda record: WEIGHTS.get(record.model.weights) if record.model else None),
+        ("重复 {} 次", lambda record: str(record.repeats)),
+        ("{}", lambda record: record.created[:10]),
+        ("commit {}", lambda record: (record.software.git_commit or "")[:7]),
     )
-    commit = f"commit {software.git_commit[:7]}" if software.git_commit else ""
-    weights = WEIGHTS.get(record.model.weights, "") if record.model else ""
-    repeats, day = f"重复 {record.repeats} 次", record.created[:10]
-    parts = [record.device, driver, engine, weights, repeats, day, commit]
-    return "，".join(filter(None, parts))
+    told = ((form, dict.fromkeys(filter(None, map(of, records)))) for form, of in parts)
+    return "，".join(form.format("、".join(values)) for form, values in told if values)
 
 
-def _engine(record: Record) -> str:
-    found = record.engine
-    return f"{found.name} {found.version or ''}".strip() if found else ""
+def _engine(record: Record) -> str | None:
+    found, software = record.engine, record.software
+    named = f"{found.name} {found.version or ''}".strip() if found else software.engine
+    return named or (f"torch {software.torch}" if software.torch else None)
 
 
 def interval(figure: Figure) -> str:
