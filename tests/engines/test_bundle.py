@@ -119,11 +119,29 @@ def test_ampere_kernels_stay_only_for_ampere(tmp_path: Path, gpus: tuple, kept: 
     assert file.exists() == kept
 
 
+def test_of_the_scripts_only_what_compiles_kernels_stays(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("ninja", "torchrun"):
+        (tmp_path / "bin" / name).touch()
+    remove_unneeded_files(tmp_path, H200)
+    assert [each.name for each in (tmp_path / "bin").iterdir()] == ["ninja"]
+
+
 def test_packages_unpacked_for_one_host_are_not_kept_for_another(tmp_path: Path) -> None:
     nothing, said = Contents((), {}, "vllm"), []
     for machine in ("x86_64", "x86_64", "aarch64"):
         target = replace(H200, machine=machine)
         build._staged(nothing, target, tmp_path / "stage", ["--offline"], said.append)
+    assert said.count("沿用上次解开的包") == 1
+
+
+def test_packages_unpacked_by_older_rules_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing, said = Contents((), {}, "vllm"), []
+    for rules in ([], [], [{"pattern": "bin"}]):
+        monkeypatch.setattr(build, "file_rules", lambda rules=rules: rules)
+        build._staged(nothing, H200, tmp_path / "stage", ["--offline"], said.append)
     assert said.count("沿用上次解开的包") == 1
 
 

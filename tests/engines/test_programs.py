@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from inferlab.engines import environments, native
+from inferlab.engines import cuda_toolkit, environments, native
 from inferlab.engines.choose import Choice
 from inferlab.engines.native import SGLANG, VLLM, program_of
 from inferlab.engines.temporary import Recipe
@@ -36,7 +36,15 @@ def test_each_program_gets_its_own_words():
     assert SGLANG.environment("gpu") in environments.ENVIRONMENTS
 
 
-def test_each_program_runs_from_its_own_bundle(monkeypatch: pytest.MonkeyPatch):
+def toolkit(folder: Path) -> Path:
+    for file in ("bin/nvcc", "lib64/libcudart.so"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).touch(mode=0o755)
+    return folder
+
+
+def test_each_program_runs_from_its_own_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path)))
     monkeypatch.setenv("LAB_BUNDLE", "/one")
     with pytest.raises(LabError, match="没有 sglang 的") as refused:
         environments.ensure("sglang-cuda", Settings())
@@ -47,6 +55,7 @@ def test_each_program_runs_from_its_own_bundle(monkeypatch: pytest.MonkeyPatch):
         config = ENGINES / f"{name}.yaml"
         found = native.environment(CHOICE, Settings(), config)
         assert found["PYTHONPATH"].split(os.pathsep) == [packed, str(ENGINES)]
+        assert f"{packed}/bin" in found["PATH"].split(os.pathsep)
 
 
 def test_the_second_bundle_counts_beside_the_first_alone(monkeypatch: pytest.MonkeyPatch):
@@ -55,6 +64,30 @@ def test_the_second_bundle_counts_beside_the_first_alone(monkeypatch: pytest.Mon
     assert environments.bundle("sglang") is None
     found = native.environment(CHOICE, Settings(), ENGINES / "sglang.yaml")
     assert found["PYTHONPATH"] == str(ENGINES)
+
+
+def test_what_compiles_kernels_is_told_the_toolkit_behind_a_wrapper(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    whole = toolkit(tmp_path / "cuda")
+    wrapper = tmp_path / "bin" / "nvcc"
+    wrapper.parent.mkdir()
+    wrapper.touch(mode=0o755)
+    monkeypatch.setattr(cuda_toolkit, "USUAL", whole)
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    for name, told in (("sglang", str(whole)), ("defaults", None)):
+        found = native.environment(CHOICE, Settings(), ENGINES / f"{name}.yaml")
+        assert found.get("CUDA_HOME") == told
+
+
+def test_without_a_toolkit_what_compiles_kernels_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(LabError, match="没有找到 CUDA toolkit"):
+        environments.ensure("sglang-cuda", Settings())
 
 
 def test_where_a_second_engine_would_end_the_first_it_is_not_started_ahead():

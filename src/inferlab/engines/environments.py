@@ -18,6 +18,7 @@ from pathlib import Path
 
 from inferlab.engines.bundle.install import VARIABLES
 from inferlab.engines.choose import GIB, NATIVE_CPU_DISK_BYTES, NATIVE_GPU_DISK_BYTES
+from inferlab.engines.cuda_toolkit import require_cuda_toolkit
 from inferlab.errors import LabError
 from inferlab.repository import root
 from inferlab.settings import Settings
@@ -65,12 +66,14 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
         The environment's interpreter; this one where an offline bundle is in use.
 
     Raises:
-        LabError: there is no such environment, too little disk, the installation failed, or a
-            bundle is in use and this engine has none.
+        LabError: there is no such environment, too little disk, the installation failed, a bundle
+            is in use and this engine has none, or it compiles kernels and cannot here.
     """
     if name not in ENVIRONMENTS:
         raise LabError(f"没有引擎环境 {name}", remedy=f"有的是 {'、'.join(ENVIRONMENTS)}")
     _require_bundle(name.partition("-")[0])
+    if name == "sglang-cuda":
+        require_cuda_toolkit("SGLang")
     if bundle() or is_ready(name):
         return python_of(name)
     require_disk(name)

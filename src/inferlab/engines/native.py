@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inferlab.engines import cuda_toolkit
 from inferlab.engines.choose import Choice
 from inferlab.engines.environments import bundle, python_of
 from inferlab.engines.processes import start_in_own_session
@@ -22,12 +23,14 @@ class Program:
         module: what `python -m` runs.
         model_flag: before the model's folder or hub id.
         variables: of the process.
+        compiles: whether it compiles kernels with nvcc when it starts.
     """
 
     name: str
     module: str
     model_flag: str
     variables: dict[str, str] = field(default_factory=dict)
+    compiles: bool = False
 
     def environment(self, device: str) -> str:
         """The engine environment for `gpu` or `cpu`."""
@@ -39,7 +42,7 @@ class Program:
 VLLM = Program(
     "vllm", "vllm.entrypoints.openai.api_server", "--model", {"VLLM_NO_USAGE_STATS": "1"}
 )
-SGLANG = Program("sglang", "sglang.launch_server", "--model-path")
+SGLANG = Program("sglang", "sglang.launch_server", "--model-path", compiles=True)
 
 
 def program_of(config: Path) -> Program:
@@ -82,7 +85,10 @@ def environment(choice: Choice, settings: Settings, config: Path) -> dict[str, s
         values["PYTHONPATH"] = f"{packed}{os.pathsep}{config.parent}"
     values |= _model_source(choice.model, settings)
     folder = python_of(program.environment(choice.engine)).parent
-    values["PATH"] = f"{folder}{os.pathsep}{values.get('PATH', '')}"
+    commands = [folder, *([packed / "bin"] if packed else [])]
+    values["PATH"] = os.pathsep.join([*map(str, commands), values.get("PATH", "")])
+    if program.compiles and (toolkit := cuda_toolkit.cuda_toolkit()):
+        values[cuda_toolkit.VARIABLE] = str(toolkit)
     if choice.engine == "cpu":
         values |= _cpu_libraries(folder.parent, values)
     return values

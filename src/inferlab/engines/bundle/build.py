@@ -10,6 +10,7 @@ from inferlab.engines.bundle import fatbin, parts
 from inferlab.engines.bundle.contents import (
     Contents,
     contents,
+    file_rules,
     lab_packages,
     lock_file,
     remove_unneeded_files,
@@ -70,7 +71,8 @@ def _lab_pins(engine: str, target: Target, index: list[str]) -> list[str]:
 
 def _staged(chosen: Contents, target: Target, stage: Path, index: list[str], say: Say) -> Path:
     """The packages unpacked, without what the target cannot use."""
-    stamp, wanted = stage.with_suffix(".done"), "\n".join([*chosen.pins, repr(_public(target))])
+    stamp = stage.with_suffix(".done")
+    wanted = "\n".join([*chosen.pins, repr(_public(target)), repr(file_rules())])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         say("沿用上次解开的包")
         return stage

@@ -70,15 +70,21 @@ def lab_packages() -> list[str]:
     return list(_rules()["lab"])
 
 
+def file_rules() -> list[dict[str, Any]]:
+    """What is deleted from unpacked packages, as contents.yaml says it."""
+    return list(_rules()["files"])
+
+
 def remove_unneeded_files(folder: Path, target: Target) -> dict[str, int]:
     """Delete from unpacked packages what the target never loads; pattern → bytes removed."""
     majors = {major for major, _ in target.gpus}
     removed = {}
-    for rule in _rules()["files"]:
+    for rule in file_rules():
         needed_by = rule.get("unless_gpu")
         if needed_by and (not majors or needed_by in majors):
             continue
-        found = [path for path in folder.glob(rule["pattern"]) if path.exists()]
+        matches = (path for path in folder.glob(rule["pattern"]) if path.exists())
+        found = [path for path in matches if path.name != rule.get("but")]
         removed[rule["pattern"]] = sum(_size(path) for path in found)
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
