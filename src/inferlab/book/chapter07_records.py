@@ -170,7 +170,7 @@ def faults() -> Markdown:
 
 def faults_on_a_gpu() -> Markdown:
     """The same of H200s: four workers on two of them, or on one."""
-    return _faults(_H200, ("faults", "faults_one_gpu"))
+    return _faults(_H200, ("faults", "faults_one_gpu", "faults_one_gpu_killed"))
 
 
 def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
