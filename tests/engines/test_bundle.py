@@ -188,6 +188,15 @@ def test_there_and_back(source: Path, tmp_path: Path) -> None:
     )  # a second time: nothing to do
 
 
+def test_warnings_about_the_code_of_others_are_not_shown(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (source / "pkg" / "odd.py").write_text("same = 1 is 1\n")
+    packed(source, tmp_path / "parts")
+    install(tmp_path / "parts", tmp_path / "engine", say=lambda line: None)
+    assert capfd.readouterr().err == ""
+
+
 def test_the_parts_joined_are_an_ordinary_archive(source: Path, tmp_path: Path) -> None:
     packed(source, tmp_path / "parts")
     (tmp_path / "plain").mkdir()

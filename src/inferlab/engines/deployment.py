@@ -289,6 +289,8 @@ def _with_handshake(recipe: Recipe) -> Recipe:
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
         # On stdout UCX's tables would stick in the libc's buffer.
         "UCX_LOG_FILE": "stderr",
+        # Without a link between GPUs UCX does not read over CUDA IPC unless told; it takes TCP.
+        "UCX_CUDA_IPC_ENABLE_GET_ZCOPY": "y",
     }
     return replace(recipe, environment=recipe.environment | handshake)
 

@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inferlab.engines.bundle import parts
@@ -50,8 +51,7 @@ def install(folder: Path, into: Path, *, say: Say = print) -> Path:
     temporary.mkdir(parents=True)
     parts.unpack(manifest, folder, temporary)
     say("正在编译字节码 …")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's code
+    with _no_warnings():
         compileall.compile_dir(temporary, quiet=2, workers=os.cpu_count() or 1)
     (temporary / ".python").write_text(sys.executable + "\n", encoding="utf-8")
     shutil.copy(folder / parts.MANIFEST, temporary / DONE)
@@ -70,6 +70,21 @@ def installed(into: Path) -> parts.Manifest:
     if not (into / DONE).is_file():
         raise LabError(f"{into} 里没有装好的包", remedy="先运行 offline_bundle.py install")
     return parts.Manifest.read(into / DONE)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence what Python says of other people's code, in processes started here too."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _holds(into: Path, manifest: parts.Manifest) -> bool:
