@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from inferlab.engines.ports import free_port
 from inferlab.repository import root, versions
 
 CHAPTER = root() / "code" / "chapter03"
@@ -30,12 +30,6 @@ def compose_commands() -> dict[str, tuple[str, ...]]:
         if done.returncode == 0:
             found.setdefault(f"v{done.stdout.strip().removeprefix('v')[0]}", command)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass(frozen=True)

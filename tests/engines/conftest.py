@@ -1,7 +1,6 @@
 """A root of its own for tests that start engines: own state, own ports, the same environments."""
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,8 @@ import pytest
 from inferlab import repository
 from inferlab.engines.choose import Choice, ModelDefaults, Wish, choose
 from inferlab.engines.machine import Machine
+from inferlab.engines.ports import free_port
 from inferlab.settings import Settings
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture

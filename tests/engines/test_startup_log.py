@@ -11,6 +11,7 @@ from inferlab.engines.startup_log import (
     report,
     report_from_metrics,
     root_error_line,
+    waits_for_ever,
 )
 
 LOGS = Path(__file__).parent / "logs"
@@ -80,6 +81,7 @@ def test_the_phase_is_the_last_one_reached():
         ("kv_cache_too_small", "一个 2048 token 的请求就要 0.01 GiB", "max-model-len"),
         ("too_little_memory", "内存只剩 12.38 GiB", "gpu-memory-utilization"),
         ("port_taken", "端口", "LAB_API_PORT"),
+        ("handshake_port_taken", "NIXL 的握手端口 127.0.0.1:34815", "再启动一次"),
         ("worker_killed", "SIGKILL", "内存"),
     ],
 )
@@ -130,6 +132,11 @@ def test_an_unknown_failure_shows_the_root_error_and_the_exit_code():
 
 def test_a_hanging_engine_is_called_unresponsive():
     assert cause_of_failure("INFO loading", exit_code=None).cause == "引擎没有响应"
+
+
+def test_an_engine_that_will_never_answer_is_not_waited_for():
+    assert waits_for_ever(log("handshake_port_taken"))
+    assert not waits_for_ever(log("ready")) and not waits_for_ever(log("port_taken"))
 
 
 def test_warnings_that_mention_errors_are_not_the_root():

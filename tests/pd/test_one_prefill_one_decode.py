@@ -1,6 +1,7 @@
 """1P1D on real engines, as `./lab up chapter07/pd` starts it on a CPU: right tokens, KV moved."""
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from inferlab.book.chapter07_lab import deployed
 from inferlab.engines.deployment import RunningDeployment
+from inferlab.engines.ports import free_port
 from inferlab.engines.served import ServedModel
+from inferlab.errors import LabError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSpec
@@ -120,3 +123,17 @@ def test_a_worker_that_died_is_named(pd: RunningDeployment) -> None:
     assert not pd.alive
     assert "中途退出" in str(pd.ended())
     assert isinstance(pd.recipe.log, Path)
+
+
+def test_a_taken_handshake_port_is_said_at_once_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        ports = iter([free_port(), free_port(), taken])
+        monkeypatch.setattr("inferlab.engines.deployment.free_port", lambda: next(ports))
+        with (
+            pytest.raises(LabError, match=f"NIXL 的握手端口 127.0.0.1:{taken} 已被其他程序占用"),
+            deployed("pd", tmp_path / "router.log"),
+        ):
+            pass

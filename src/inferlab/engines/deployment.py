@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from inferlab.engines import startup_log, temporary
+from inferlab.engines.ports import free_port
 from inferlab.engines.processes import (
     ProcessId,
     first_exit_code,
@@ -23,7 +24,7 @@ from inferlab.engines.processes import (
 )
 from inferlab.engines.session import worker_log
 from inferlab.engines.startup import Starting, shown, wait_until_answering
-from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
+from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.errors import LabError, UsageError
 from inferlab.repository import lab_dir, root
 

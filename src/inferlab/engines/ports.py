@@ -1,11 +1,52 @@
-"""Whether a port of this machine is free, and who holds it."""
+"""Ports of this machine: whether one is free, who holds it, and one that nobody else will take."""
 
 import contextlib
+import random
 import socket
+from pathlib import Path
 
 import psutil
 
 from inferlab.errors import LabError
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LINUX_DEFAULT = (32768, 60999)
+_LOWEST = 20000
+_ENOUGH = 1000  # fewer ports than this on one side of the ephemeral range are no choice
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now; this process gives each only once.
+
+    An engine binds its ports half a minute after it was told them. They lie outside the range from
+    which the kernel numbers outgoing connections, so that none of those takes one in between.
+
+    Raises:
+        LabError: all are taken.
+    """
+    candidates = sorted(set(_outside_ephemeral(*_ephemeral())) - _given)
+    random.SystemRandom().shuffle(candidates)
+    for port in candidates:
+        if is_free(port):
+            _given.add(port)
+            return port
+    raise LabError("本机没有空闲的 TCP 端口", remedy="停掉占用端口的程序（ss -ltn 可见）")
+
+
+def _outside_ephemeral(low: int, high: int) -> range:
+    """The ports below the kernel's range, else those above it, else (it covers all) any."""
+    sides = (range(_LOWEST, low), range(high + 1, 65536))
+    return next((side for side in sides if len(side) >= _ENOUGH), range(_LOWEST, 65536))
+
+
+def _ephemeral() -> tuple[int, int]:
+    try:
+        low, high = _EPHEMERAL.read_text(encoding="ascii").split()
+        return int(low), int(high)
+    except (OSError, ValueError):
+        return _LINUX_DEFAULT
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

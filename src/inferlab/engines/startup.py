@@ -41,7 +41,8 @@ def wait_until_answering(
         Seconds waited.
 
     Raises:
-        LabError: the engine ended, or its log stood still for `stall_s`; with cause and remedy.
+        LabError: the engine ended, its log says that it waits for ever, or stood still for
+            `stall_s`; with cause and remedy.
     """
     began = changed = time.monotonic()
     seen = ""
@@ -52,7 +53,8 @@ def wait_until_answering(
         if log != seen:
             seen, changed = log, now
         on_progress(startup_log.phase(log), now - began)
-        if exit_code is not None or now - changed > stall_s:
+        hangs = now - changed > stall_s or startup_log.waits_for_ever(log)
+        if exit_code is not None or hangs:
             raise failure(starting, log, exit_code)
         if health.answers(starting.base_url):
             return time.monotonic() - began

@@ -75,6 +75,12 @@ _NOT_THE_ROOT = re.compile(
 )
 _WORKER_VANISHED = re.compile(r"WorkerProc initialization failed|Failed core proc\(s\): \{'.*-9")
 
+# vLLM's scheduler waits without a limit for this thread, which has ended.
+_HANDSHAKE_PORT_TAKEN = (
+    r"in thread nixl_handshake_listener[\s\S]*?"
+    r"Address already in use \(addr='tcp://(?P<address>[^']+)'\)"
+)
+
 # Most specific first: the first pattern that is found anywhere in the log is the cause.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
@@ -122,6 +128,11 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         r"max_model_len \(\w+=(?P<limit>\d+)",
         "max-model-len={asked} 超过模型支持的 {limit}",
         "在 {config} 中把 max-model-len 改为不超过 {limit}",
+    ),
+    (
+        _HANDSHAKE_PORT_TAKEN,
+        "NIXL 的握手端口 {address} 已被其他程序占用，引擎会一直等下去",
+        "再启动一次；自己设了 VLLM_NIXL_SIDE_CHANNEL_PORT 的，换一个端口",
     ),
     (
         r"address already in use",
@@ -198,6 +209,11 @@ def phase(log: str) -> str:
         if marker in log:
             reached = name
     return reached
+
+
+def waits_for_ever(log: str) -> bool:
+    """Whether the engine still runs, but will never answer."""
+    return re.search(_HANDSHAKE_PORT_TAKEN, log, re.IGNORECASE) is not None
 
 
 def report(log: str) -> StartupReport:

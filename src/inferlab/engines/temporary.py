@@ -5,7 +5,6 @@ beside it.
 """
 
 import json
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import yaml
 from inferlab.engines import native, startup_log
 from inferlab.engines.choose import Choice
 from inferlab.engines.environments import python_of
+from inferlab.engines.ports import free_port
 from inferlab.engines.processes import ProcessId, start_in_own_session, stop_session
 from inferlab.engines.startup import Starting, failure, shown, wait_until_answering
 from inferlab.errors import LabError
@@ -208,12 +208,6 @@ def as_flags(recipe: Recipe) -> list[str]:
         text = json.dumps(value) if isinstance(value, Mapping | list) else str(value)
         words += [f"--{name}"] if value is True else [f"--{name}", text]
     return words
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def _require_in_time(recipe: Recipe, limit_s: float, phase: str, seconds: float) -> None:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from inferlab.engines import health
 from inferlab.engines.deployment import Deployment, RunningDeployment
 from inferlab.engines.native import VLLM
+from inferlab.engines.ports import free_port
 from inferlab.engines.startup import shown
-from inferlab.engines.temporary import Recipe, TemporaryEngine, free_port
+from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.errors import LabError
 
 Mode = Literal["alone", "resident", "sleep", "restart"]
