@@ -16,10 +16,20 @@ def layouts(text: str) -> dict[str, Layout]:
 
 
 def test_flags_and_variables_stand_beside_the_roles() -> None:
-    text = "{colocated: [0], flags: {block-size: 16}, environment: {VLLM_BATCH_INVARIANT: 1}}"
+    text = (
+        "{colocated: [0], flags: {block-size: 16}, environment: {cuda: {VLLM_BATCH_INVARIANT: 1}}}"
+    )
     found = layouts(f"deployments: {{one: {text}}}")["one"]
     assert found.places == {"colocated": (0,)}
-    assert (found.flags, found.environment) == ({"block-size": 16}, {"VLLM_BATCH_INVARIANT": "1"})
+    assert found.flags == {"block-size": 16}
+    assert found.variables("gpu") == found.variables("cuda") == {"VLLM_BATCH_INVARIANT": "1"}
+    assert found.variables("cpu") == {}
+
+
+@pytest.mark.parametrize("given", ["{VLLM_BATCH_INVARIANT: 1}", "{tpu: {A: 1}}"])
+def test_variables_are_given_by_device(given: str) -> None:
+    with pytest.raises(UsageError, match=r"deployments\.one 的 environment 没有按设备写"):
+        layouts(f"deployments: {{one: {{colocated: [0], environment: {given}}}}}")
 
 
 def test_roles_and_places_are_read() -> None:
@@ -64,7 +74,8 @@ def test_each_worker_gets_its_place_log_and_flags(
         return Recipe(role, device, Path("python"), config, tmp_path, tmp_path / "no.log")
 
     variables = {"VLLM_BATCH_INVARIANT": "1"}
-    layout = Layout("pd", {"prefill": (0,), "decode": (1,)}, {"block-size": 64}, variables)
+    by_device = {"cuda" if device == "gpu" else device: variables}
+    layout = Layout("pd", {"prefill": (0,), "decode": (1,)}, {"block-size": 64}, by_device)
     found = deployment(layout, recipe, config=tmp_path / "lab.yaml", log=tmp_path / "pd.log")
     assert list(found.workers) == ["prefill-0", "decode-0"]
     given = [each.environment for each in found.workers.values()]

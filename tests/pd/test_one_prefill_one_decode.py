@@ -16,7 +16,7 @@ from inferlab.errors import LabError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
 from inferlab.load.samples import RequestSpec
-from inferlab.measure import handover
+from inferlab.measure import handover, kv_transfer_check
 from inferlab.measure.kv_transfer import Transfers
 from inferlab.measure.kv_transfer_check import check
 from inferlab.measure.under_test import UnderTest
@@ -59,6 +59,14 @@ def test_a_used_cache_is_moved_in_more_pieces(pd: RunningDeployment) -> None:
     pieces = {s.labels["cache"]: s.values for s in handover.measure(under, {"prompts": [2500]})
               if s.name == "handover_descriptors"}  # fmt: skip
     assert max(pieces["fresh"]) < min(pieces["used"])
+
+
+def test_the_recorded_check_counts_moved_caches_and_equal_answers(pd: RunningDeployment) -> None:
+    under = UnderTest(Endpoint(pd.url), workers=pd.urls())
+    given = {"requests": 3, "prompt": 257, "output": 12}
+    found = {s.name: s.values for s in kv_transfer_check.measure(under, pd, given)}
+    assert found["requests"] == found["kv_moved"] == found["same_answers"] == [3]
+    assert under.notes["sockets"] is False
 
 
 def test_50_of_50_answers_are_one_engines_and_every_kv_cache_was_moved(

@@ -47,6 +47,12 @@ def test_answers_are_compared_on_gpus_only_where_kernels_do_not_depend_on_the_ba
             assert plan.variables_of(each).get(each.engines[0]) == expected
 
 
+@pytest.mark.parametrize(("gb", "expected"), [(141, 36), (80, 18), (24, 18)])
+def test_kv_caches_fit_two_engines_on_one_gpu(gb: int, expected: int):
+    flags = read_plan("chapter07/pd", "cuda", memory_bytes=gb * 1e9).recorded_flags
+    assert flags == {"gpu-memory-utilization": 0.45, "kv-cache-memory-bytes": expected << 30}
+
+
 def test_merging_goes_key_by_key_and_replaces_lists():
     below = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
     assert merged(below, {"a": {"y": [3]}}) == {"a": {"x": 1, "y": [3]}, "b": 1}

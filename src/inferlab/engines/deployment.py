@@ -44,13 +44,17 @@ class Layout:
     Attributes:
         places: role → GPU (or core) of each worker with it.
         flags: of every worker, beyond its engine file.
-        environment: variables that every worker gets.
+        environment: device (`cuda` or `cpu`) → variables that every worker gets there.
     """
 
     name: str
     places: dict[str, tuple[int, ...]]
     flags: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def variables(self, device: str) -> dict[str, str]:
+        """What every worker gets on a device; `gpu` is another word for `cuda`."""
+        return self.environment.get("cuda" if device == "gpu" else device, {})
 
     @property
     def workers(self) -> int:
@@ -72,7 +76,7 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
     found = {}
     for name, entry in (described.get("deployments") or {}).items():
         flags = dict(entry.get("flags") or {})
-        variables = {key: str(value) for key, value in (entry.get("environment") or {}).items()}
+        variables = _variables(f"{lab}/lab.yaml 的 deployments.{name}", entry.get("environment"))
         places = {role: tuple(each) for role, each in entry.items() if role not in _BESIDE_ROLES}
         if set(places) not in ({COLOCATED}, set(HANDOVER)) or not all(places.values()):
             raise UsageError(
@@ -81,6 +85,16 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
             )
         found[name] = Layout(name, places, flags, variables)
     return found
+
+
+def _variables(where: str, given: Any) -> dict[str, dict[str, str]]:
+    """device → variables, checked."""
+    known = given or {}
+    if set(known) - {"cuda", "cpu"} or not all(isinstance(each, dict) for each in known.values()):
+        raise UsageError(
+            f"{where} 的 environment 没有按设备写", remedy="例如 environment: {cuda: {名字: 值}}"
+        )
+    return {device: {k: str(v) for k, v in each.items()} for device, each in known.items()}
 
 
 def layouts_of(lab: str) -> dict[str, Layout]:
@@ -278,7 +292,9 @@ def deployment(
             workers[name] = replace(
                 known, name=name, log=worker_log(log, name),
                 flags=known.flags | layout.flags,
-                environment=known.environment | layout.environment | _place(known.device, place),
+                environment=known.environment
+                | layout.variables(known.device)
+                | _place(known.device, place),
             )  # fmt: skip
     return Deployment(layout.name, workers, config, log, port)
 

@@ -5,24 +5,31 @@ after tell what happened (`kv_transfer`). By what it was moved only UCX says, in
 of a decode worker that was started with UCX_PROTO_INFO=y and UCX_LOG_LEVEL=info.
 
 Behind containers only the lab's container reaches the workers: there it is run.
+
+`./lab record` does the same (`measure`), and asks the prefill worker for the whole answers: the
+decode worker must go on from what was moved as the prefill worker does from what it computed.
 """
 
 import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from inferlab.engines import session
+from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.router.client import workers
 from inferlab.errors import LabError, UsageError
+from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import all_answered, run_closed_loop
-from inferlab.load.workloads import Lengths, random_requests
+from inferlab.load.workloads import Lengths, Source, random_requests
 from inferlab.measure.kv_transfer import Transfers
+from inferlab.measure.under_test import UnderTest
 
 _TABLE = re.compile(r"remote memory read by ucp_get")
 _BORDER = re.compile(r"^.*\+-.*$", re.MULTILINE)
@@ -87,6 +94,46 @@ def check(url: str, *, prompt: int, requests: int) -> tuple[Transfers, str]:
     all_answered(run_closed_loop(Endpoint(url), specs, 1, check=False))
     moved = Transfers.read(decode).since(before)
     return moved, moved.problem(requests, requests * prompt)
+
+
+def measure(
+    engine: UnderTest, deployment: RunningDeployment, given: dict[str, Any]
+) -> Iterator[Series]:
+    """The check on a deployment with one prefill worker; by what was moved goes into the notes.
+
+    Equal answers need kernels whose sums do not depend on the batch, and prompts of a whole number
+    of blocks and one token: then both workers compute the last prompt token alone.
+
+    Args:
+        given: `requests`; `prompt` and `output` (tokens of each).
+
+    Yields:
+        `requests`, `kv_moved` (requests), `same_answers` (requests), `handover_bytes_per_s`.
+
+    Raises:
+        LabError: not every KV cache was moved, or the prefill worker did not answer.
+    """
+    number, prompt = int(given["requests"]), int(given["prompt"])
+    drawn = random_requests(
+        number, Lengths(prompt), Lengths(int(given["output"])),
+        Random(f"{engine.seed}/transfer-check"), source=Source(engine.vocabulary),
+    )  # fmt: skip
+    specs = [replace(spec, keep_text=True) for spec in drawn]
+    before = Transfers.read(engine.workers["decode"])
+    moved_on = all_answered(run_closed_loop(engine.endpoint, specs, 1, check=False))
+    moved = Transfers.read(engine.workers["decode"]).since(before)
+    if why := moved.problem(number, number * prompt):
+        raise LabError(why, remedy="看 decode worker 的日志")
+    whole = Endpoint(engine.workers["prefill"][0], timeout_s=engine.endpoint.timeout_s)
+    own = all_answered(run_closed_loop(whole, specs, 1, check=False))
+    same = sum(a.text == b.text for a, b in zip(moved_on, own, strict=True))
+    found = transports(deployment.log_text())
+    engine.notes["transports"] = [f"{each.what} ({each.how})" for each in found]
+    engine.notes["sockets"] = any(each.fallback for each in found)
+    yield Series("requests", "", [number])
+    yield Series("kv_moved", "", [moved.reads])
+    yield Series("same_answers", "", [same])
+    yield Series("handover_bytes_per_s", "byte/s", [moved.bytes_per_s])
 
 
 def main(words: Sequence[str] | None = None) -> int:

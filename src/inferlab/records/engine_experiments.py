@@ -12,7 +12,14 @@ from inferlab.engines.turns import Engine
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.load.runner import INTERRUPTED
-from inferlab.measure import decode_grid, handover, kv_capacity, pd_faults, static_batching
+from inferlab.measure import (
+    decode_grid,
+    handover,
+    kv_capacity,
+    kv_transfer_check,
+    pd_faults,
+    static_batching,
+)
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
 from inferlab.records.benchmark import Stopped, as_record, run_bench, software
@@ -148,6 +155,8 @@ def _measured(job: Job, engine: Engine, under: UnderTest) -> Iterable[Series]:
             return handover.measure(under, given)
         case "pd_faults":
             return pd_faults.measure(under, _deployment(engine), given)
+        case "kv_transfer_check":
+            return kv_transfer_check.measure(under, _deployment(engine), given)
         case "static_batching":
             return static_batching.measure(under, given)
         case other:

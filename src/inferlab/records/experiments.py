@@ -6,6 +6,7 @@ Two forms: a `module` that measures the hardware by itself, or a `measure` of on
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ENGINES_NEEDED = {
     "static_batching": 1,
     "handover": 1,
     "pd_faults": 1,
+    "kv_transfer_check": 1,
     "ab": 2,
     "goodput_ab": 2,
 }
@@ -103,9 +105,9 @@ class LabPlan:
         return max((each.gpus for each in self._layouts_of(experiment)), default=1)
 
     def variables_of(self, experiment: Experiment) -> dict[str, dict[str, str]]:
-        """deployment → variables that its workers get, of those that have some."""
-        layouts = self._layouts_of(experiment)
-        return {each.name: each.environment for each in layouts if each.environment}
+        """deployment → variables that its workers get here, of those that have some."""
+        found = {each.name: each.variables(self.device) for each in self._layouts_of(experiment)}
+        return {name: variables for name, variables in found.items() if variables}
 
     def _layouts_of(self, experiment: Experiment) -> list[Layout]:
         return [self.layouts[name] for name in experiment.engines if name in self.layouts]
@@ -116,11 +118,14 @@ def experiments(lab: str, device: str) -> list[Experiment]:
     return read_plan(lab, device).experiments
 
 
-def read_plan(lab: str, device: str, folder: Path | None = None) -> LabPlan:
+def read_plan(
+    lab: str, device: str, folder: Path | None = None, *, memory_bytes: float = inf
+) -> LabPlan:
     """A lab's `lab.yaml`, with the overlays of one device, checked.
 
     Args:
         folder: of the lab, when it is not `code/<lab>`.
+        memory_bytes: of one GPU; decides between the `recorded_flags` of a device that lists some.
 
     Raises:
         UsageError: there is no such lab, or an entry is wrong; the message names it.
@@ -132,11 +137,20 @@ def read_plan(lab: str, device: str, folder: Path | None = None) -> LabPlan:
     _unique(lab, [each.id for each in found])
     here = sorted((e for e in found if device in e.devices), key=lambda e: e.minutes)
     layouts = read_layouts(lab, content)
-    flags = (content.get("recorded_flags") or {}).get(device) or {}
+    flags = _flags_for((content.get("recorded_flags") or {}).get(device) or {}, memory_bytes)
     plan = LabPlan(lab, folder, device, models.get(device, ""), here, layouts, flags)
     for each in here:
         _check_engines(plan, each)
     return plan
+
+
+def _flags_for(given: Any, memory_bytes: float) -> dict[str, Any]:
+    """The flags, or of a list the first entry whose `least_memory_gb` one GPU has."""
+    if not isinstance(given, list):
+        return dict(given)
+    fitting = [each for each in given if each["least_memory_gb"] * 1e9 <= memory_bytes]
+    chosen = fitting[0] if fitting else given[-1]
+    return {name: value for name, value in chosen.items() if name != "least_memory_gb"}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def record_lab(
         UsageError: there is no such lab or experiment, or its description is wrong.
     """
     host = describe_host()
-    plan = read_plan(lab, "cuda" if host.gpus else "cpu", lab_folder)
+    memory_bytes = min((gpu.memory_bytes or 0 for gpu in host.gpus), default=0)
+    plan = read_plan(lab, "cuda" if host.gpus else "cpu", lab_folder, memory_bytes=memory_bytes)
     wanted = chosen(plan, only)
     campaign = Campaign(
         plan=plan, host=host, limits=Limits.of(minutes), repeats=repeats, folder=folder,
