@@ -91,6 +91,24 @@ def test_the_h200_records_are_shown() -> None:
     assert not isinstance(drawing, Markdown) and len(drawing.axes) == 2
     assert not isinstance(chapter07_records.interference(), Markdown)
     assert 3e11 < (chapter07_records.link_bytes_per_s() or 0) < 4.5e11
+    checked = chapter07_records.shown("transfer_check", chapter07_records.moved_by)
+    assert isinstance(checked, Markdown) and "cuda_ipc/cuda" in checked.data
+
+
+def test_layers_side_by_side_are_fewer_pieces() -> None:
+    table = chapter07_records.orders([8192, 30000]).data
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    pieces = {(row[0], row[1]): int(row[2].replace(",", "")) for row in rows}
+    assert len(pieces) == 2 * len(chapter07_records.ORDERS)
+    beside, apart = list(chapter07_records.ORDERS.values())[:2]
+    assert all(
+        10 * pieces[beside, prompt] < pieces[apart, prompt] for prompt in ("8,192", "30,000")
+    )
+
+
+def test_without_records_the_orders_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
+    assert "handover_layers" in chapter07_records.orders([8192]).data
 
 
 def fault_record(**faults: dict[str, list[float]]) -> Record:

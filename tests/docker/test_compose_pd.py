@@ -11,6 +11,7 @@ import pytest
 import yaml
 from compose_lab import BUILT_HERE, CPU_FILES, GPU_FILES, Lab, published
 
+from inferlab.engines.deployment import layouts_of
 from inferlab.engines.router.options import parse
 from inferlab.repository import root
 
@@ -128,6 +129,17 @@ def test_both_workers_see_both_gpus_and_compute_on_their_own(compose: tuple[str,
         assert found[role]["environment"]["CUDA_VISIBLE_DEVICES"] == str(gpu)
         assert gpus(found[role]) == ["0", "1"]
         assert found[role]["runtime"] == "nvidia"
+
+
+def test_kv_caches_are_laid_out_as_in_the_lab(compose: tuple[str, ...]) -> None:
+    wanted = layouts_of("chapter07/pd")["pd"].variables("cuda")
+    for files in (GPU_FILES, ONE_GPU_FILES):
+        found = services(compose, files)
+        for role in ROLES:
+            assert wanted.items() <= found[role]["environment"].items()
+    on_cpu = services(compose, CPU_FILES)
+    told = {on_cpu[role]["environment"]["VLLM_KV_CACHE_LAYOUT"] for role in ROLES}
+    assert told == {"LBHNC"}, "the CPU's attention kernels know no other"
 
 
 def test_on_one_gpu_each_gets_half(compose: tuple[str, ...]) -> None:

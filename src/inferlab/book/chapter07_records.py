@@ -31,6 +31,12 @@ FOUR_GPUS = {
     "chat": ("对话 512/256", 512, 256, 0.015),
     "long_prompt": ("长 prompt 8,192/128", 8192, 128, 0.025),
 }
+# The KV cache's order in memory and its blocks: experiment → name for the reader.
+ORDERS = {
+    "handover": "block 128，各层并排（BHLNC）",
+    "handover_layers": "block 128，各层分开",
+    "handover_layers_blocks16": "block 16，各层分开",
+}
 SPLITS = ((1, 3), (2, 2), (3, 1))
 FAULTS = {
     "none": "没有故障（对照）",
@@ -105,6 +111,33 @@ def pieces(figures: Iterable[Figure]) -> Markdown:
         f"{name}{STATES[cache]}" for name in ("片数", "交接 ms", "登记 ms") for cache in STATES
     ]
     return table(["prompt", *heads], rows)
+
+
+def orders(prompts: Sequence[int], cache: str = "used") -> Markdown:
+    """What the KV cache's order in memory does to the handover, in a cache of one state."""
+    link = link_bytes_per_s()
+    known = {label: record for name, label in ORDERS.items() if (record := _H200.find(name))}
+    names = ("handover_descriptors", "post_ms", "handover_ms", "handover_bytes_per_s")
+    rows = []
+    for label, record in known.items():
+        for prompt in prompts:
+            found, post, ms, rate = (record.one(n, prompt=prompt, cache=cache) for n in names)
+            share = f"{rate.mean / link:.0%}" if link else "—"
+            rows.append((label, f"{prompt:,}", f"{max(found.values):,.0f}", max(post.values),
+                         ms.mean, max(ms.values), share))  # fmt: skip
+    if not rows:
+        return _H200.missing(ORDERS)
+    heads = ["KV cache", "prompt", "片数（最多）", "登记 ms（最慢）", "交接 ms（均值）",
+             "交接 ms（最慢）", "均值占链路"]  # fmt: skip
+    return table(heads, rows)
+
+
+def moved_by(record: Record) -> Markdown:
+    """How many KV caches were moved, by what, and how many answers went on rightly from them."""
+    counts = (int(record.one(name).mean) for name in ("requests", "kv_moved", "same_answers"))
+    transports = "、".join(record.parameters["transports"]) or "日志里没有"
+    heads = ["请求", "搬了 KV", "与 P 自己的答案相同", "走的是"]
+    return table(heads, [(*counts, transports)])
 
 
 def interference() -> Drawing | Markdown:
