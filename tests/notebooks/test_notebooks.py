@@ -12,11 +12,9 @@ import pytest
 
 from inferlab.book.chapter07_lab import deployed
 from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems
-from inferlab.hardware.host import isa_flags
 from inferlab.repository import root
 
-# Without a GPU, on two cores. Where the CPU has no AVX-512 bf16 is emulated: a prefill of 1,024 tokens takes 1.9 s, not 0.2.
-WHOLE_S = 6 * 60 if "avx512f" in isa_flags(Path("/proc/cpuinfo").read_text()) else 18 * 60
+WHOLE_S = 6 * 60  # without a GPU, on two cores
 LARGEST_BYTES = 1_200_000
 NOTEBOOKS = sorted((root() / "notebooks").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -66,7 +66,8 @@ def test_the_recorded_check_counts_moved_caches_and_equal_answers(pd: RunningDep
     given = {"requests": 3, "prompt": 257, "output": 12}
     found = {s.name: s.values for s in kv_transfer_check.measure(under, pd, given)}
     assert found["requests"] == found["kv_moved"] == found["same_answers"] == [3]
-    assert under.notes["sockets"] is False
+    # Started without UCX_PROTO_INFO: by what it went is not known, and not called right.
+    assert under.notes == {"transports": [], "sockets": None}
 
 
 def test_50_of_50_answers_are_one_engines_and_every_kv_cache_was_moved(

@@ -53,6 +53,12 @@ def test_kv_caches_fit_two_engines_on_one_gpu(gb: int, expected: int):
     assert flags == {"gpu-memory-utilization": 0.45, "kv-cache-memory-bytes": expected << 30}
 
 
+def test_flags_by_memory_without_a_threshold_are_refused(tmp_path: Path):
+    folder = lab_folder(tmp_path, BENCH, recorded_flags={"cuda": [{"block-size": 16}]})
+    with pytest.raises(UsageError, match="recorded_flags.cuda 有一条没有写 least_memory_gb"):
+        read_plan("small", "cuda", folder)
+
+
 def test_merging_goes_key_by_key_and_replaces_lists():
     below = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
     assert merged(below, {"a": {"y": [3]}}) == {"a": {"x": 1, "y": [3]}, "b": 1}

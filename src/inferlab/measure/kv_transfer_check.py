@@ -129,7 +129,8 @@ def measure(
     same = sum(a.text == b.text for a, b in zip(moved_on, own, strict=True))
     found = transports(deployment.log_text())
     engine.notes["transports"] = [f"{each.what} ({each.how})" for each in found]
-    engine.notes["sockets"] = any(each.fallback for each in found)
+    # Without a table nothing is known of it.
+    engine.notes["sockets"] = any(each.fallback for each in found) if found else None
     yield Series("requests", "", [number])
     yield Series("kv_moved", "", [moved.reads])
     yield Series("same_answers", "", [same])

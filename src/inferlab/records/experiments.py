@@ -137,17 +137,20 @@ def read_plan(
     _unique(lab, [each.id for each in found])
     here = sorted((e for e in found if device in e.devices), key=lambda e: e.minutes)
     layouts = read_layouts(lab, content)
-    flags = _flags_for((content.get("recorded_flags") or {}).get(device) or {}, memory_bytes)
+    given = (content.get("recorded_flags") or {}).get(device) or {}
+    flags = _flags_for(f"{lab}/lab.yaml 的 recorded_flags.{device}", given, memory_bytes)
     plan = LabPlan(lab, folder, device, models.get(device, ""), here, layouts, flags)
     for each in here:
         _check_engines(plan, each)
     return plan
 
 
-def _flags_for(given: Any, memory_bytes: float) -> dict[str, Any]:
+def _flags_for(where: str, given: Any, memory_bytes: float) -> dict[str, Any]:
     """The flags, or of a list the first entry whose `least_memory_gb` one GPU has."""
     if not isinstance(given, list):
         return dict(given)
+    if not all(isinstance(each, dict) and "least_memory_gb" in each for each in given):
+        raise UsageError(f"{where} 有一条没有写 least_memory_gb", remedy="每条都写，最后一条写 0")
     fitting = [each for each in given if each["least_memory_gb"] * 1e9 <= memory_bytes]
     chosen = fitting[0] if fitting else given[-1]
     return {name: value for name, value in chosen.items() if name != "least_memory_gb"}
