@@ -55,7 +55,7 @@ def test_kv_caches_fit_two_engines_on_one_gpu(gb: int, expected: int):
 
 def test_flags_by_memory_without_a_threshold_are_refused(tmp_path: Path):
     folder = lab_folder(tmp_path, BENCH, recorded_flags={"cuda": [{"block-size": 16}]})
-    with pytest.raises(UsageError, match="recorded_flags.cuda 有一条没有写 least_memory_gb"):
+    with pytest.raises(UsageError, match=r"recorded_flags\.cuda 有一条没有写 least_memory_gb"):
         read_plan("small", "cuda", folder)
 
 
