@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from inferlab.arithmetic.kv_cache import kv_bytes_per_token
 from inferlab.arithmetic.mixers import LatentAttention, SoftmaxAttention
+from inferlab.arithmetic.parameters import weight_bytes
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
 from inferlab.repository import root
@@ -90,6 +92,25 @@ def test_weight_format_comes_from_the_quantization_config(
 ) -> None:
     shape = ModelShape.from_config(config("qwen3-8b", quantization_config=quantization))
     assert shape.weight_format == expected
+
+
+def test_a_model_computed_in_fp32_takes_twice_the_bytes() -> None:
+    shape = ModelShape.from_config(config("qwen3-8b"))
+    wide = shape.computed_in("float32")
+    assert (wide.dtype, wide.weight_format) == ("fp32", "fp32")
+    assert kv_bytes_per_token(wide) == 2 * kv_bytes_per_token(shape)
+    assert weight_bytes(wide) == 2 * weight_bytes(shape)
+    assert wide.computed_in("bfloat16") == shape == shape.computed_in("auto")
+
+
+def test_quantised_weights_stay_what_they_are_whatever_is_computed_in() -> None:
+    shape = ModelShape.from_config(config("qwen3-8b", quantization_config={"quant_method": "fp8"}))
+    assert shape.computed_in("float16").weight_format == shape.weight_format == "fp8"
+
+
+def test_an_unknown_dtype_is_refused_by_name() -> None:
+    with pytest.raises(LabError, match="float99"):
+        ModelShape.from_config(config("qwen3-8b")).computed_in("float99")
 
 
 def test_unknown_family_is_named_with_what_to_do() -> None:

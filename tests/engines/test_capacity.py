@@ -14,7 +14,7 @@ EMBEDDED = root() / "models" / "lab-python-8m"
 @pytest.mark.engine
 def test_max_concurrency_is_within_three_per_cent_of_the_engines_own_line(embedded_engine: str):
     served = served_model(embedded_engine)
-    predicted = predict_capacity("chapter03", served.shape())
+    predicted = predict_capacity("chapter03", served.shape(engine_options("chapter03", "cpu")))
     reported = startup_report(embedded_engine)
     assert reported.max_concurrency is not None
     assert predicted.max_concurrency == pytest.approx(reported.max_concurrency, rel=0.03)

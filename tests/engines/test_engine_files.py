@@ -50,6 +50,11 @@ def test_a_file_names_the_model_that_labs_ask_for_and_leaves_the_rest_to_the_lau
     assert not FROM_THE_LAUNCHER & options.keys()
 
 
+@pytest.mark.parametrize("path", [p for p in VLLMS if p.stem.endswith("-cpu")], ids=name)
+def test_a_cpu_computes_in_a_dtype_that_every_cpu_has(path: Path):
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["dtype"] == "float32"
+
+
 @pytest.mark.parametrize("path", EXPLAINED, ids=name)
 def test_every_flag_has_a_comment_above_it(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from inferlab.book.chapter07_lab import deployed
+from inferlab.engines.capacity import engine_options
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.ports import free_port
 from inferlab.engines.served import ServedModel
@@ -101,7 +102,9 @@ def test_asked_directly_the_decode_worker_computes_and_the_check_says_so(
 
 
 def test_the_bytes_that_moved_are_those_predicted(pd: RunningDeployment) -> None:
-    shape = ServedModel("lab", str(root() / "models" / "lab-python-8m"), 0).shape()
+    shape = ServedModel("lab", str(root() / "models" / "lab-python-8m"), 0).shape(
+        engine_options("chapter07/pd", "cpu", "prefill")
+    )
     under = UnderTest(Endpoint(pd.url), shape=shape, repeats=2, workers=pd.urls())
     found = {(s.name, s.labels["prompt"]): s.values for s in
              handover.measure(under, {"prompts": [100, 1000], "turn_over": False})}  # fmt: skip

@@ -48,7 +48,7 @@ def test_a_labs_own_engine_is_recorded_with_its_whole_configuration(server_of_a_
     assert engine.config["max-num-seqs"] == 64
     assert engine.config_source == "code/chapter03/engine/vllm-cpu.yaml"
     model = describe_model(endpoint, engine)
-    assert (model.name, model.weights, model.dtype) == ("models/lab-python-8m", "real", "bfloat16")
+    assert (model.name, model.weights, model.dtype) == ("models/lab-python-8m", "real", "float32")
 
 
 @pytest.mark.parametrize("path", ["/server_info", "/get_server_info"])
@@ -83,7 +83,7 @@ def test_random_weights_are_called_random(server_of_a_lab: NullProcess):
 def test_another_server_keeps_its_address_and_stays_unknown():
     remote = Endpoint("https://gpu.example.com/v1", "m")
     assert public_address(remote) == "remote"
-    assert isinstance(limits_of(remote, "NVIDIA H200"), str)
+    assert isinstance(limits_of(remote, {}, "NVIDIA H200"), str)
 
 
 @pytest.mark.engine

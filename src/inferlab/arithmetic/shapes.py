@@ -6,12 +6,12 @@ What a family does differently is in `families.py`; this module is the common de
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from inferlab.arithmetic.feed_forward import FeedForward
-from inferlab.arithmetic.matrices import Matrix, dtype_bytes
+from inferlab.arithmetic.matrices import Matrix, dtype_bytes, dtype_name
 from inferlab.arithmetic.mixers import Mixer
 from inferlab.errors import LabError
 
@@ -36,7 +36,8 @@ class ModelShape:
 
     Attributes:
         tied_embeddings: the output head is the input embedding, stored once.
-        dtype: `bf16` or `fp16`, what vLLM's `--dtype auto` computes in (fp32 checkpoints in bf16).
+        dtype: what it is computed in: at first `bf16` or `fp16`, as vLLM's `--dtype auto` takes it
+            (fp32 checkpoints in bf16); `computed_in` gives another.
         weight_format: how the checkpoint stores its weights; differs from `dtype` when quantised.
         position_rows: rows of a learned position table (GPT-2); 0 with rotary positions.
         final_norm: elements of the norm before the head.
@@ -70,6 +71,20 @@ class ModelShape:
         from inferlab.arithmetic.families import build_shape
 
         return build_shape(config if isinstance(config, Mapping) else read_config(Path(config)))
+
+    def computed_in(self, dtype: str) -> "ModelShape":
+        """The same model under an engine's `--dtype`: activations, KV cache and weights that are not
+        quantised follow it. `auto` changes nothing.
+
+        Raises:
+            LabError: the dtype is unknown.
+        """
+        if dtype == "auto":
+            return self
+        dtype_bytes(dtype)
+        name = dtype_name(dtype)
+        quantised = self.weight_format != self.dtype
+        return replace(self, dtype=name, weight_format=self.weight_format if quantised else name)
 
     @property
     def dtype_bytes(self) -> int:

@@ -12,12 +12,11 @@ from typing import Any
 
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.book.live import can_start_more, ceilings_here, figures, prompts
-from inferlab.engines.capacity import engine_options
+from inferlab.engines.capacity import options_here
 from inferlab.engines.choose import ModelDefaults
 from inferlab.engines.environments import python_of
 from inferlab.engines.served import served_model
 from inferlab.engines.temporary import Recipe, TemporaryEngine, start
-from inferlab.hardware.host import describe_host
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.runner import run_closed_loop
@@ -89,9 +88,8 @@ def _profiler() -> dict[str, Any]:
 
 def under_test(url: str, shape: ModelShape, repeats: int) -> UnderTest:
     """The engine that is up, as the measures take it, with this machine's ceilings."""
-    options = engine_options(LAB, "gpu" if describe_host().gpus else "cpu")
     endpoint = Endpoint(url, served_model(url).name)
-    return UnderTest(endpoint, options, shape, ceilings_here(), repeats)
+    return UnderTest(endpoint, options_here(LAB), shape, ceilings_here(shape.dtype), repeats)
 
 
 def watched(url: str, specs: Sequence[RequestSpec], concurrency: int) -> MetricsTable:

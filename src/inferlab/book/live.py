@@ -29,13 +29,14 @@ def can_start_more(what: str, lab: str) -> bool:
     return False
 
 
-def ceilings_here() -> Ceilings:
-    """This machine's measured ceilings: from a record, else measured now (half a minute)."""
+def ceilings_here(dtype: str) -> Ceilings:
+    """This machine's measured ceilings for a model's dtype: from a record, else measured now (half
+    a minute)."""
     device = device_of(describe_host())
-    found = ceilings_record(device)
+    found = ceilings_record(device, dtype)
     if found is None:
         measure_here("chapter03", "ceilings", repeats=1)
-        found = ceilings_record(device)
+        found = ceilings_record(device, dtype)
     if found is None:
         raise LabError(f"测不出 {device} 的上限", remedy="./lab record chapter03 --only ceilings")
     return found[0]

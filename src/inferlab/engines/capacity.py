@@ -11,9 +11,14 @@ from inferlab.engines.native import configuration
 from inferlab.hardware.host import describe_host
 
 
-def engine_options(lab: str, engine: str) -> dict[str, Any]:
+def engine_options(lab: str, engine: str, name: str = "vllm") -> dict[str, Any]:
     """The engine's configuration file of a lab, as `vllm serve --config` reads it."""
-    return yaml.safe_load(configuration(lab, engine).read_text(encoding="utf-8"))
+    return yaml.safe_load(configuration(lab, engine, name).read_text(encoding="utf-8"))
+
+
+def options_here(lab: str, name: str = "vllm") -> dict[str, Any]:
+    """The same for this machine: the GPU's file where there is a GPU, else the CPU's."""
+    return engine_options(lab, "gpu" if describe_host().gpus else "cpu", name)
 
 
 def predict_ledger(lab: str, shape: ModelShape) -> MemoryLedger:
@@ -22,13 +27,13 @@ def predict_ledger(lab: str, shape: ModelShape) -> MemoryLedger:
     A CPU engine's cache is fixed by `kv-cache-memory-bytes`; a GPU engine's is what
     `gpu-memory-utilization` leaves after weights, activations and runtime, the last two estimated.
     """
-    return ledger_for(engine_options(lab, "gpu" if describe_host().gpus else "cpu"), shape)
+    return ledger_for(options_here(lab), shape)
 
 
 def ledger_for(
     options: dict[str, Any], shape: ModelShape, measured: dict[str, int] | None = None
 ) -> MemoryLedger:
-    """The same for an engine with these options, on this machine.
+    """The same for an engine with these options (their `dtype` counts), on this machine.
 
     Args:
         measured: bytes by row that the engine reported, instead of estimates.
@@ -40,7 +45,7 @@ def ledger_for(
         memory_bytes = (gpu.memory_bytes or memory_bytes) - (gpu.reserved_bytes or 0)
         tokens, seqs = batch_defaults(gpu.name, memory_bytes)
     return memory_ledger(
-        shape,
+        shape.computed_in(options.get("dtype", "auto")),
         memory_bytes=memory_bytes,
         max_model_len=options["max-model-len"],
         kv_dtype=options.get("kv-cache-dtype", "auto"),

@@ -3,8 +3,10 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.errors import LabError
@@ -25,12 +27,18 @@ class ServedModel:
     source: str
     max_model_len: int
 
-    def shape(self) -> ModelShape:
+    def shape(self, options: Mapping[str, Any]) -> ModelShape:
         """The model's shape, from its own folder, the repository's copy, or `models/configs/`.
 
+        Args:
+            options: the engine's configuration, whose `dtype` counts; no endpoint tells it.
+
         Raises:
-            LabError: no `config.json` of this model is at hand.
+            LabError: no `config.json` of this model is at hand, or the `dtype` is unknown.
         """
+        return self._checkpoint().computed_in(str(options.get("dtype", "auto")))
+
+    def _checkpoint(self) -> ModelShape:
         last = self.source.rstrip("/").split("/")[-1]
         places = [Path(self.source), root() / "models" / last]
         folder = next((place for place in places if (place / "config.json").is_file()), None)

@@ -186,14 +186,16 @@ def _roof(axes: Axes, record: Record, colour: str) -> None:
 
 
 def shape_of(record: Record) -> ModelShape | None:
-    """The measured model's shape from `models/`, by its name; None when it is not there."""
+    """The measured model's shape from `models/`, by its name, in the dtype that its engine was
+    given; None when it is not there."""
     full = record.model.name if record.model else ""
     name = full.partition("（")[0].rpartition("/")[2]
     models = root() / "models"
     for path in (models / "configs" / f"{name.lower()}.json", models / name / "config.json"):
         if name and path.is_file():
             try:
-                return ModelShape.from_config(path)
+                given = record.engine.config if record.engine else {}
+                return ModelShape.from_config(path).computed_in(str(given.get("dtype", "auto")))
             except LabError:
                 return None
     return None

@@ -1,7 +1,8 @@
 """MBU and MFU of a run against the ceilings measured on the same device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inferlab.arithmetic.roofline import decode, prefill
 from inferlab.arithmetic.shapes import ModelShape
@@ -29,29 +30,35 @@ class Limits:
     devices: int = 1
 
 
-def limits_of(endpoint: Endpoint, device: str, devices: int = 1) -> Limits | str:
-    """The limits of an engine on this machine, or why there are none, for the reader."""
+def limits_of(
+    endpoint: Endpoint, options: Mapping[str, Any], device: str, devices: int = 1
+) -> Limits | str:
+    """The limits of an engine on this machine, or why there are none, for the reader.
+
+    Args:
+        options: the engine's configuration, as far as it is known.
+    """
     if not is_local(endpoint):
         return "服务不在本机，不知道它的硬件上限"
     try:
-        shape = ServedModel(endpoint.model, source_of(endpoint), 0).shape()
+        shape = ServedModel(endpoint.model, source_of(endpoint), 0).shape(options)
     except LabError as error:
         return error.message
-    found = ceilings_record(device)
+    found = ceilings_record(device, shape.dtype)
     if found is None:
         return f"没有 {device} 的 ceilings 记录（测量：./lab record chapter03 --only ceilings）"
     return Limits(shape, *found, devices=devices)
 
 
-def ceilings_record(device: str) -> tuple[Ceilings, str] | None:
-    """The newest measured ceilings of a device, under `.lab/records/` or `results/`."""
+def ceilings_record(device: str, dtype: str) -> tuple[Ceilings, str] | None:
+    """The newest measured ceilings of a device for a dtype, under `.lab/records/` or `results/`."""
     places = (state_dir() / "records", root() / "results")
     paths = [p for place in places for p in (place / store.slug(device)).glob("*/ceilings.json")]
     records = []
     for path in paths:
         try:
             record = store.load(path)
-            records.append((record.created, measured_ceilings(record), path))
+            records.append((record.created, measured_ceilings(record, dtype), path))
         except (LabError, ValueError):
             continue
     if not records:

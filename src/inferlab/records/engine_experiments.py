@@ -118,12 +118,13 @@ def _names(job: Job) -> dict[str, str]:
 def _series(job: Job) -> Record:
     name = job.experiment.engines[0]
     ground, engine = ground_of(job, name), job.turns.take(name)
-    ceilings, source = ceilings_of(ground)
+    shape = shape_of(ground, engine)
+    ceilings, source = ceilings_of(ground, shape.dtype if shape else "bf16")
     notes: dict[str, Any] = {"limits": source, "gpus": ground.gpus}
     with marked_telemetry(ground.gpus) as marks:
         under = UnderTest(
             endpoint=ground.endpoint, options=engine.recipe.options(),
-            shape=shape_of(ground, engine), ceilings=ceilings, repeats=job.repeats, seed=job.seed,
+            shape=shape, ceilings=ceilings, repeats=job.repeats, seed=job.seed,
             mark=partial(job.mark, marks), notes=notes, workers=engine.urls(),
         )  # fmt: skip
         found, why = _gather(_measured(job, engine, under))

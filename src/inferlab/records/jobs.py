@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 from inferlab.arithmetic.shapes import ModelShape, read_config
@@ -16,7 +16,7 @@ from inferlab.engines.shape_model import RecordedModel
 from inferlab.engines.startup_log import StartupReport
 from inferlab.engines.turns import Engine, Turns
 from inferlab.errors import LabError
-from inferlab.hardware.catalog import find_gpu
+from inferlab.hardware.catalog import Dtype, find_gpu
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.workloads import Lengths
 from inferlab.records.against_ceilings import ceilings_record
@@ -113,8 +113,8 @@ def ground_of(job: Job, name: str) -> Ground:
         LabError: it did not start, or cannot be used.
     """
     engine = job.turns.take(name)
-    ground = Ground.of(Endpoint(engine.url, timeout_s=REQUEST_LIMIT_S))
     options, config = engine.recipe.options(), engine.recipe.config
+    ground = Ground.of(Endpoint(engine.url, timeout_s=REQUEST_LIMIT_S), options)
     source = config.relative_to(root()) if config.is_relative_to(root()) else config.name
     described = describe_engine(Endpoint(engine.described_at))
     known = described.model_copy(update={"config": options, "config_source": str(source)})
@@ -156,20 +156,22 @@ def warm_up(bench: Bench) -> None:
 def shape_of(ground: Ground, engine: Engine) -> ModelShape | None:
     """The shape of the engine's model, where it is known."""
     try:
-        return ServedModel(ground.endpoint.model, str(engine.recipe.model), 0).shape()
+        served = ServedModel(ground.endpoint.model, str(engine.recipe.model), 0)
+        return served.shape(engine.recipe.options())
     except LabError:
         return None
 
 
-def ceilings_of(ground: Ground) -> tuple[Ceilings | None, str]:
-    """The device's measured ceilings, else its datasheet's; and where they are from."""
+def ceilings_of(ground: Ground, dtype: str) -> tuple[Ceilings | None, str]:
+    """The device's measured ceilings for a dtype, else its datasheet's; and where they are from."""
     if ground.limits == QUANTISED:
         return None, QUANTISED
     device = device_of(ground.host)
-    if found := ceilings_record(device):
+    if found := ceilings_record(device, dtype):
         return found
-    if spec := find_gpu(device):
-        return Ceilings(spec.peak("bf16"), spec.memory_bytes_per_s), "datasheet"
+    spec, known = find_gpu(device), cast(Dtype, dtype)
+    if spec and known in spec.dense_flops_per_s:
+        return Ceilings(spec.peak(known), spec.memory_bytes_per_s), "datasheet"
     return None, f"没有 {device} 的上限"
 
 

@@ -1,6 +1,6 @@
 """One run of a benchmark: what is measured, against which server, and how the run is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,8 +95,12 @@ class Ground:
     gpus: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, endpoint: Endpoint) -> "Ground":
+    def of(cls, endpoint: Endpoint, options: Mapping[str, Any] | None = None) -> "Ground":
         """Looks at this machine and at the server.
+
+        Args:
+            options: the engine's configuration, where the caller knows it; else what the server
+                tells.
 
         Raises:
             LabError: the endpoint cannot be used.
@@ -104,7 +108,8 @@ class Ground:
         endpoint = usable(endpoint)
         host, engine = describe_host(), describe_engine(endpoint)
         gpus = busy_gpus() if host.gpus and is_local(endpoint) else []
-        limits = limits_of(endpoint, device_of(host), max(1, len(gpus)))
+        limits = limits_of(endpoint, engine.config if options is None else options,
+                           device_of(host), max(1, len(gpus)))  # fmt: skip
         return cls(endpoint, host, engine, describe_model(endpoint, engine), limits, gpus)
 
 

@@ -48,7 +48,7 @@ class LayerPoint:
         return self.work.against(ceilings).floor_s / self.seconds
 
 
-def measured_ceilings(record: Record, dtype: Dtype = "bf16") -> Ceilings:
+def measured_ceilings(record: Record, dtype: str = "bf16") -> Ceilings:
     """The best matrix product of a dtype and the fastest copy beyond the cache, from a `ceilings`
     record.
 
