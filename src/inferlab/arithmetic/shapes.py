@@ -73,7 +73,7 @@ class ModelShape:
         return build_shape(config if isinstance(config, Mapping) else read_config(Path(config)))
 
     def computed_in(self, dtype: str) -> "ModelShape":
-        """The same model under an engine's `--dtype`: activations, KV cache and weights that are not
+        """The model under an engine's `--dtype`: activations, KV cache and weights that are not
         quantised follow it. `auto` changes nothing.
 
         Raises:
