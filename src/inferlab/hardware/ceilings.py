@@ -8,6 +8,7 @@ python -m inferlab.hardware.ceilings --out ceilings.json
 """
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from inferlab.hardware.experiment import run
@@ -19,7 +20,8 @@ MATMUL_SIZES = {
     "cuda": (256, 512, 1024, 2048, 4096, 6144, 8192, 12288, 16384),
     "cpu": (256, 512, 1024, 2048),
 }
-MATMUL_DTYPES = {"cuda": ("bf16", "fp16", "fp8", "tf32"), "cpu": ("bf16", "fp32")}
+SLOWEST_PRODUCT_S = 1.0
+MATMUL_DTYPES = {"cuda": ("bf16", "fp16", "fp8", "tf32"), "cpu": ("fp32", "bf16")}
 COPY_MIB = {
     "cuda": (1, 4, 16, 32, 64, 128, 256, 1024, 4096, 8192),
     "cpu": (1, 4, 16, 64, 256, 512),
@@ -120,11 +122,20 @@ def measure(device: str, repeats: int = 5) -> Iterator[Series]:
                 for pinned in (True, False):
                     yield host_device_copy(mib, direction, pinned, repeats)
     for dtype in MATMUL_DTYPES[device]:
-        for size in MATMUL_SIZES[device]:
-            if 16 * size**2 < free_bytes(device):
-                series = matmul(size, dtype, device, repeats)
-                if series is not None:
-                    yield series
+        yield from _products(dtype, device, repeats)
+
+
+def _products(dtype: str, device: str, repeats: int) -> Iterator[Series]:
+    """Products of growing size, as long as one takes a second at most: a CPU without instructions
+    for a dtype is hundreds of times slower in it."""
+    flops_per_s = inf
+    for size in MATMUL_SIZES[device]:
+        if 2 * size**3 / flops_per_s > SLOWEST_PRODUCT_S or 16 * size**2 >= free_bytes(device):
+            return
+        series = matmul(size, dtype, device, repeats)
+        if series is not None:
+            flops_per_s = max(series.values)
+            yield series
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from inferlab.arithmetic.matrices import dtype_bytes
 from inferlab.hardware.experiment import run
 from inferlab.hardware.timing import (
     Series,
@@ -25,6 +26,8 @@ PREFILL_TOKENS = {
     "cuda": (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
     "cpu": (64, 256, 1024),
 }
+# As the labs' engines: few CPUs have bf16 instructions.
+DTYPES = {"cuda": "bf16", "cpu": "fp32"}
 DECODE_BATCHES = {"cuda": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "cpu": (1, 4, 16, 64)}
 DECODE_CONTEXTS = {"cuda": (1024, 8192), "cpu": (512,)}
 LONG_CONTEXT_BATCHES = 64  # larger batches of the long context would only repeat the picture
@@ -62,8 +65,8 @@ class LayerSize:
     def kv_width(self) -> int:
         return self.kv_heads * self.head_dim
 
-    def kv_bytes(self, batch: int, context: int, element_bytes: int = 2) -> int:
-        return 2 * batch * context * self.kv_width * element_bytes
+    def kv_bytes(self, batch: int, context: int, device: str) -> int:
+        return 2 * batch * context * self.kv_width * dtype_bytes(DTYPES[device])
 
 
 class RandomLayer:
@@ -76,17 +79,18 @@ class RandomLayer:
         torch = load_torch()
 
         self.size, self.device, self.torch = size, device, torch
+        self.dtype = torch.bfloat16 if DTYPES[device] == "bf16" else torch.float32
         self.qkv = self._matrix(size.hidden, size.q_width + 2 * size.kv_width)
         self.out = self._matrix(size.q_width, size.hidden)
         self.gate_up = self._matrix(size.hidden, 2 * size.intermediate)
         self.down = self._matrix(size.intermediate, size.hidden)
-        self.norm = torch.ones(size.hidden, device=device, dtype=torch.bfloat16)
+        self.norm = torch.ones(size.hidden, device=device, dtype=self.dtype)
         # torch.compile stands in for an engine's fused kernels; a CPU may lack a C++ compiler.
         fuse: Callable[..., Any] = torch.compile if device == "cuda" else lambda f: f
         self._activate, self._add_norm = fuse(self._silu_gate), fuse(self._residual_norm)
 
     def random(self, *shape: int) -> Any:
-        return self.torch.randn(*shape, device=self.device, dtype=self.torch.bfloat16)
+        return self.torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def _matrix(self, rows: int, columns: int) -> Any:
         return self.random(rows, columns) / math.sqrt(rows)
@@ -138,7 +142,9 @@ def decode_core(layer: RandomLayer, batch: int, context: int) -> dict[str, Calla
     """
     size, torch = layer.size, layer.torch
     group = size.heads // size.kv_heads
-    copies = max(1, min(64, math.ceil(OUT_OF_CACHE_BYTES / size.kv_bytes(batch, context))))
+    copies = max(
+        1, min(64, math.ceil(OUT_OF_CACHE_BYTES / size.kv_bytes(batch, context, layer.device)))
+    )
     copies = copies if layer.device == "cuda" else 1
     q = layer.random(batch, size.kv_heads, group, size.head_dim)
     caches = [
@@ -261,7 +267,7 @@ def measure(size: LayerSize, device: str, repeats: int = 5) -> Iterator[Series]:
 
 def _fits(size: LayerSize, batch: int, context: int, device: str) -> bool:
     """Whether the KV caches of one decode condition fit beside what else is in memory."""
-    return 2 * max(OUT_OF_CACHE_BYTES, size.kv_bytes(batch, context)) < free_bytes(device)
+    return 2 * max(OUT_OF_CACHE_BYTES, size.kv_bytes(batch, context, device)) < free_bytes(device)
 
 
 if __name__ == "__main__":

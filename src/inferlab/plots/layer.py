@@ -8,6 +8,7 @@ from inferlab.arithmetic.shapes import ModelShape
 from inferlab.plots.roofline import Dot, roofline, share_of_limit
 from inferlab.records.rooflines import (
     LayerPoint,
+    computed_dtype,
     datasheet_ceilings,
     describe,
     layer_points,
@@ -20,7 +21,7 @@ PART_NAMES = {"mlp": "MLP", "attention": "attention", "projections": "QKV/O 投�
 
 def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure:
     """Decode's MLP and attention over batch, and the whole layer in prefill, under both roofs."""
-    points = layer_points(layer, shape)
+    points, dtype = layer_points(layer, shape), computed_dtype(layer)
     context = min(point.context for point in points if point.phase == "decode")
     decode = [p for p in points if p.phase == "decode" and p.context == context]
     dots = [
@@ -35,9 +36,9 @@ def layer_roofline(layer: Record, ceilings: Record, shape: ModelShape) -> Figure
     ]
     return roofline(
         dots,
-        measured_ceilings(ceilings),
-        datasheet_ceilings(ceilings),
-        title="一层 decoder 在 roofline 上的位置（bf16）",
+        measured_ceilings(ceilings, dtype),
+        datasheet_ceilings(ceilings, dtype),
+        title=f"一层 decoder 在 roofline 上的位置（{dtype}）",
         note=describe(layer),
     )
 
@@ -56,7 +57,7 @@ def _dots(
 
 def layer_shares(layer: Record, ceilings: Record, shape: ModelShape, phase: str) -> Figure:
     """Roofline time ÷ measured time of each part, over batch or prompt length."""
-    roofs = measured_ceilings(ceilings)
+    roofs = measured_ceilings(ceilings, computed_dtype(layer))
     points = [p for p in layer_points(layer, shape) if p.phase == phase]
     context = min(point.context for point in points)
     groups = {

@@ -11,6 +11,7 @@ from inferlab.engines.environments import python_with_torch
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.hardware.timing import Series
+from inferlab.measure.layer import DTYPES
 from inferlab.records.experiments import Experiment
 from inferlab.records.provenance import describe_software, device_of
 from inferlab.records.schema import Figure, Model, Record
@@ -34,8 +35,8 @@ def measure(
     series = _run(experiment, python, repeats, quiet=quiet)
     model = None
     if experiment.model:
-        name = Path(experiment.model).stem
-        model = Model(name=f"{name}（仅一层的形状）", weights="random", dtype="bf16")
+        name, dtype = Path(experiment.model).stem, DTYPES["cuda" if host.gpus else "cpu"]
+        model = Model(name=f"{name}（仅一层的形状）", weights="random", dtype=dtype)
     return Record(
         lab=lab, experiment=experiment.id, device=device_of(host), command=command,
         repeats=repeats, host=host, software=describe_software(python), model=model,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from inferlab.arithmetic.roofline import Step, Work, layer_work
 from inferlab.arithmetic.shapes import ModelShape
@@ -67,8 +68,14 @@ def datasheet_ceilings(record: Record, dtype: Dtype = "bf16") -> Ceilings | None
 
 
 def layer_points(record: Record, shape: ModelShape) -> list[LayerPoint]:
-    """All points of a `layer` record, in the order measured."""
-    return list(_points(record, shape))
+    """All points of a `layer` record, in the order measured; the shape is taken in the record's
+    dtype."""
+    return list(_points(record, shape.computed_in(computed_dtype(record))))
+
+
+def computed_dtype(record: Record) -> Dtype:
+    """The dtype that a `layer` record was measured in."""
+    return cast(Dtype, record.model.dtype if record.model else "bf16")
 
 
 def _points(record: Record, shape: ModelShape) -> Iterator[LayerPoint]:
