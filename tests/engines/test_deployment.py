@@ -55,11 +55,14 @@ def test_up_starts_what_the_lab_names() -> None:
     assert layout_to_start("chapter03") is None
 
 
+def on_core(core: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", "OMP_PLACES": f"{{{core}}}", "OMP_PROC_BIND": "true"}
+
+
 @pytest.mark.parametrize(("device", "visible", "expected"), [
     ("gpu", None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
     ("gpu", "2,5", [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]),
-    ("cpu", None, [{"VLLM_CPU_OMP_THREADS_BIND": "0"},
-                   {"VLLM_CPU_OMP_THREADS_BIND": str(1 % (os.cpu_count() or 1))}]),
+    ("cpu", None, [on_core(0), on_core(1 % (os.cpu_count() or 1))]),
 ])  # fmt: skip
 def test_each_worker_gets_its_place_log_and_flags(
     device: str, visible: str | None, expected: list[dict[str, str]],

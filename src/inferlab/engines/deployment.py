@@ -315,6 +315,7 @@ def _with_handshake(recipe: Recipe) -> Recipe:
 def _place(device: str, place: int) -> dict[str, str]:
     """The worker's GPU, or its core."""
     if device == "cpu":
-        return {"VLLM_CPU_OMP_THREADS_BIND": str(place % (os.cpu_count() or 1))}
+        core = place % (os.cpu_count() or 1)
+        return {"OMP_NUM_THREADS": "1", "OMP_PLACES": f"{{{core}}}", "OMP_PROC_BIND": "true"}
     visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
     return {"CUDA_VISIBLE_DEVICES": visible[place] if place < len(visible) else str(place)}

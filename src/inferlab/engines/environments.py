@@ -151,7 +151,7 @@ def _install(name: str, settings: Settings, say: Say) -> None:
 
 
 def _install_torch(name: str, settings: Settings, index: list[str], say: Say) -> None:
-    install = [*_uv_install(name), "--no-deps", torch_pin(name)]
+    install = [*_uv_install(name), "--compile-bytecode", "--no-deps", torch_pin(name)]
     say(f"  {torch_pin(name)} …")
     if settings.torch_index_url:
         if not _succeeds([*install, "--index-url", settings.torch_index_url]):
