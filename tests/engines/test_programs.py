@@ -1,6 +1,7 @@
 """Which engine reads a file, how each is called, and whose offline bundle it runs from."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -109,3 +110,28 @@ def test_only_vllm_sleeps(names: str, mode: str):
     assert turns.interleaved == (mode != "restart")
     slept = [name for name, each in turns.recipes.items() if "enable-sleep-mode" in each.flags]
     assert slept == (names.split() if mode == "sleep" else [])
+
+
+@pytest.mark.parametrize(("usable", "physical", "threads"), [
+    (1, 1, "1"), (2, 2, "2"), (4, 2, "2"), (16, 8, "7"), (2, 8, "2"), (8, None, "7"),
+])  # fmt: skip
+def test_a_cpu_engine_computes_on_the_cores_that_it_may_use_but_one(
+    usable: int, physical: int | None, threads: str, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("OMP_NUM_THREADS", "KMP_BLOCKTIME", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+        monkeypatch.delenv(name, raising=False)
+    cpu = SimpleNamespace(usable_cores=usable, physical_cores=physical)
+    monkeypatch.setattr(native, "describe_cpu", lambda: cpu)
+    choice = replace(CHOICE, engine="cpu")
+    found = native.environment(choice, Settings(), ENGINES / "defaults-cpu.yaml")
+    assert found["OMP_NUM_THREADS"] == threads
+    assert found["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = native.environment(choice, Settings(), ENGINES / "defaults-cpu.yaml")
+    assert found["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_gpu_engine_keeps_vllms_own_processes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    found = native.environment(CHOICE, Settings(), ENGINES / "defaults.yaml")
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in found

@@ -1,5 +1,6 @@
 """Every picture is drawn from a real record, and every Chinese glyph is in the font."""
 
+import bench_records
 import pytest
 from rendering import rendered
 
@@ -7,6 +8,7 @@ from inferlab.arithmetic.ledger import memory_ledger
 from inferlab.book.chapter03 import gpu, known_shape
 from inferlab.measure.engine_sweep import SweepPoint
 from inferlab.measure.statistics import mean_interval
+from inferlab.plots.benchmark import decode_roof
 from inferlab.plots.ceilings import ceilings
 from inferlab.plots.counters import gpu_counters
 from inferlab.plots.layer import layer_roofline, layer_shares
@@ -15,6 +17,7 @@ from inferlab.plots.sweep import engine_sweeps
 from inferlab.plots.tables import table
 from inferlab.records import store
 from inferlab.records.rooflines import measured_ceilings
+from inferlab.records.schema import EngineInfo
 
 SHAPE = known_shape("qwen3-8b")
 
@@ -58,3 +61,10 @@ def test_numbers_in_a_table_are_right_aligned_and_short():
     text = table(["名", "数"], [("a", 1234.5), ("b", 0.123456)]).data
     assert text.splitlines()[1] == "| :-- | --: |"
     assert "1,234" in text and "0.123" in text and "0.1234" not in text
+
+
+def test_the_decode_roof_follows_the_engines_dtype():
+    fp32 = EngineInfo(name="vLLM", version="0.32.0", config={"dtype": "float32"})
+    roofs = decode_roof(bench_records.record()), decode_roof(bench_records.record(engine=fp32))
+    assert roofs[0] and roofs[1]
+    assert roofs[1][1] == pytest.approx(2 * roofs[0][1], rel=0.01)

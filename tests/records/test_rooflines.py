@@ -71,3 +71,13 @@ def test_records_that_differ_are_described_together(ceilings):
 def test_a_single_value_bounds_nothing():
     figure = Figure.from_series(Series("matmul", "flop/s", [2.0], {}))
     assert (figure.low, figure.mean, figure.high) == (2.0, 2.0, 2.0)
+
+
+def test_a_layer_is_held_against_the_dtype_that_it_was_measured_in(points):
+    shape = ModelShape.from_config(root() / "models" / "configs" / "qwen3-8b.json")
+    record = store.find("chapter03", "layer", "NVIDIA H200")
+    assert record.model
+    wide = record.model_copy(update={"model": record.model.model_copy(update={"dtype": "fp32"})})
+    for narrow, wider in zip(points, layer_points(wide, shape), strict=True):
+        assert wider.work.flops == narrow.work.flops
+        assert wider.work.bytes == 2 * narrow.work.bytes

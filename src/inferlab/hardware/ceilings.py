@@ -122,10 +122,10 @@ def measure(device: str, repeats: int = 5) -> Iterator[Series]:
                 for pinned in (True, False):
                     yield host_device_copy(mib, direction, pinned, repeats)
     for dtype in MATMUL_DTYPES[device]:
-        yield from _products(dtype, device, repeats)
+        yield from products(dtype, device, repeats)
 
 
-def _products(dtype: str, device: str, repeats: int) -> Iterator[Series]:
+def products(dtype: str, device: str, repeats: int) -> Iterator[Series]:
     """Products of growing size, as long as one takes a second at most: a CPU without instructions
     for a dtype is hundreds of times slower in it."""
     flops_per_s = inf
