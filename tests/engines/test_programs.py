@@ -112,15 +112,20 @@ def test_only_vllm_sleeps(names: str, mode: str):
     assert slept == (names.split() if mode == "sleep" else [])
 
 
-@pytest.mark.parametrize(("usable", "physical", "threads"), [
-    (1, 1, "1"), (2, 2, "2"), (4, 2, "2"), (16, 8, "7"), (2, 8, "2"), (8, None, "7"),
+@pytest.mark.parametrize(("usable", "physical", "quota", "threads"), [
+    (1, 1, None, "1"), (2, 2, None, "2"), (4, 2, None, "2"), (16, 8, None, "7"),
+    (2, 8, None, "2"), (8, None, None, "7"), (64, 32, 4.0, "3"), (8, 8, 0.5, "1"),
 ])  # fmt: skip
 def test_a_cpu_engine_computes_on_the_cores_that_it_may_use_but_one(
-    usable: int, physical: int | None, threads: str, monkeypatch: pytest.MonkeyPatch
+    usable: int,
+    physical: int | None,
+    quota: float | None,
+    threads: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     for name in ("OMP_NUM_THREADS", "KMP_BLOCKTIME", "VLLM_ENABLE_V1_MULTIPROCESSING"):
         monkeypatch.delenv(name, raising=False)
-    cpu = SimpleNamespace(usable_cores=usable, physical_cores=physical)
+    cpu = SimpleNamespace(usable_cores=usable, physical_cores=physical, quota_cores=quota)
     monkeypatch.setattr(native, "describe_cpu", lambda: cpu)
     choice = replace(CHOICE, engine="cpu")
     found = native.environment(choice, Settings(), ENGINES / "defaults-cpu.yaml")

@@ -131,7 +131,8 @@ def _cpu_threads() -> dict[str, str]:
     is left to the rest where there are more than two; threads that wait sleep after 1 ms.
     """
     cpu = describe_cpu()
-    cores = min(cpu.usable_cores, cpu.physical_cores or cpu.usable_cores)
+    known = (cpu.usable_cores, cpu.physical_cores, cpu.quota_cores)
+    cores = max(1, min(int(each) for each in known if each is not None))
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(cores if cores <= 2 else cores - 1),
