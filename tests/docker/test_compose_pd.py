@@ -51,9 +51,9 @@ def options(service: dict) -> dict:
     return yaml.safe_load((LAB / "engine" / Path(path).name).read_text(encoding="utf-8"))
 
 
-def places(deployment: str) -> dict[str, list[int]]:
+def places(deployment: str) -> dict[str, tuple[int, ...]]:
     """role → GPUs or cores, of lab.yaml."""
-    return yaml.safe_load((LAB / "lab.yaml").read_text(encoding="utf-8"))["deployments"][deployment]
+    return layouts_of("chapter07/pd")[deployment].places
 
 
 def gpus(service: dict) -> list[str]:
@@ -178,7 +178,7 @@ def test_the_rival_has_as_many_replicas_and_the_same_gpus(compose: tuple[str, ..
         f"http://{name}:{flag(service, '--port')[0]}" for name, service in sorted(found.items())
     )
     used = [gpu for service in found.values() for gpu in gpus(service)]
-    assert sorted(map(int, used)) == places("replicas")["colocated"]
+    assert tuple(sorted(map(int, used))) == places("replicas")["colocated"]
     assert len(used) == sum(map(len, places("pd").values()))
     for service in found.values():
         assert "kv-transfer-config" not in options(service)
