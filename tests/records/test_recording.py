@@ -54,7 +54,8 @@ def test_an_unknown_experiment_is_named():
 def test_what_needs_more_gpus_than_there_are_is_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    gpus = tuple(GpuInfo.model_construct(index=index, name="NVIDIA H200") for index in range(4))
+    known = {"name": "NVIDIA H200", "memory_bytes": 141 * 2**30}
+    gpus = tuple(GpuInfo.model_construct(index=index, **known) for index in range(4))
     monkeypatch.setattr(recording, "describe_host", lambda: HostInfo.model_construct(gpus=gpus))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     said: list[str] = []
