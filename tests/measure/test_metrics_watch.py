@@ -76,4 +76,4 @@ def test_a_request_passes_through_a_real_engine(embedded_engine: str) -> None:
     assert table.peak("running") == 1.0
     assert 0 < table.peak("kv_usage") < 0.01
     config = cache_config(embedded_engine)
-    assert (config["block_size"], config["num_gpu_blocks"]) == ("128", "1024")
+    assert (config["block_size"], config["num_gpu_blocks"]) == ("128", "512")
