@@ -1,6 +1,5 @@
 """`./lab up chapter07/pd` in containers, on a CPU: two engines, the router, JupyterLab."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -76,10 +75,13 @@ def test_a_request_goes_through_both_engines(running: Running) -> None:
 def test_kv_caches_are_moved_from_one_containers_memory_to_the_others(
     running: Running, lab: Lab
 ) -> None:
-    said = lab.run("exec", "-T", "lab", "python", "scripts/kv_transfer_check.py")
-    # The router's health check is a request too, and may fall in between.
-    assert (moved := re.search(r"传了 (\d+) 次 KV", said)) and 5 <= int(moved[1]) <= 8
-    assert "✓ 每个请求的 KV 都传了" in said
+    said = ""
+    for _ in range(5):  # the router's health check is a request too, and falls in between at times
+        said = lab.run("exec", "-T", "lab", "python", "scripts/kv_transfer_check.py")
+        assert "✓ 每个请求的 KV 都传了" in said
+        if "传了 5 次 KV" in said:
+            break
+    assert "传了 5 次 KV" in said
     seen = transports(lifecycle.engine_log(running.session))
     assert [each.what for each in seen] == ["cma/memory"]
 
