@@ -52,7 +52,6 @@ def measure(
         reported["kv_blocks"] = int(blocks[1])
     yield from _rows("reported", reported)
     whole = options | {"max-model-len": report.max_model_len}
-    shape = shape.computed_in(options.get("dtype", "auto"))
     for source, capacity in _predictions(report, whole, shape, device):
         found = _figures(capacity)
         yield from _rows(source, found)
