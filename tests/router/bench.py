@@ -115,6 +115,8 @@ async def bench(prefill: int = 1, decode: int = 1, *options: str) -> AsyncIterat
         arguments += ["--decode" if prefill else "--serve", worker.url]
     try:
         async with routing(parse(arguments)) as service, ClientSession() as client:
+            # The first checks may run into their time limit on a busy machine.
+            await until(lambda: all(worker.healthy for worker in service.fleet.workers))
             yield Bench(service, ps, ds, blocks, client)
     finally:
         for worker in ps + ds:

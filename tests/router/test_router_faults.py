@@ -8,6 +8,8 @@ import pytest
 from bench import Bench, bench, in_loop, read, until
 from scripted import Worker
 
+from inferlab.engines.router.workers import Worker as FleetWorker
+
 QUICK = ("--prefill-timeout", "1", "--first-token-timeout", "1")
 
 
@@ -64,6 +66,19 @@ async def test_health_checks_free_requests_from_a_frozen_worker(
         assert answer.status == 200 and answer.headers["X-Attempts"] == "2"
         assert answer.headers["X-Decode"] == b.decode[1].url
         assert b.service.fleet.decode[0].problem == "没有响应"
+
+
+def test_a_healthy_worker_may_be_silent_twice_and_an_unhealthy_one_never() -> None:
+    busy, starting = FleetWorker("http://busy"), FleetWorker("http://starting")
+    assert starting.problem == "尚未检查"
+    busy.found("")
+    for worker in (busy, starting):
+        worker.found_silent()
+    assert busy.healthy and starting.problem == "没有响应"
+    busy.found_silent()
+    assert busy.healthy
+    busy.found_silent()
+    assert busy.problem == "没有响应"
 
 
 @in_loop

@@ -55,9 +55,11 @@ class Worker:
     def found_silent(self) -> None:
         """A health check was not answered; after some of them the waiting attempts move on."""
         self.silent += 1
-        if self.silent < SILENT_CHECKS:
+        frozen = self.silent >= SILENT_CHECKS
+        if frozen or not self.healthy:
+            self.problem = "没有响应"
+        if not frozen:
             return
-        self.problem = "没有响应"
         for wait in self.waits:
             with contextlib.suppress(RuntimeError):  # it has expired by itself
                 wait.reschedule(asyncio.get_running_loop().time())
