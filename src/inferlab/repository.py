@@ -6,7 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from inferlab.errors import LabError, UsageError
+
+_LAB_KEYS = ("title", "engine", "model", "deployments", "up", "recorded_model", "recorded_flags",
+             "experiments")  # fmt: skip
 
 
 @cache
@@ -57,3 +62,25 @@ def lab_dir(name: str) -> Path:
     if not (folder / "lab.yaml").is_file():
         raise UsageError(f"没有名为 {name!r} 的实验", remedy=f"可选：{'、'.join(labs())}")
     return folder
+
+
+def lab_description(folder: Path) -> dict[str, Any]:
+    """The content of a lab's `lab.yaml`, its top-level keys checked.
+
+    Raises:
+        UsageError: it is not YAML, not a mapping, or has an unknown key; the message names it.
+    """
+    file = folder / "lab.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UsageError(
+            f"{file} 第 {line} 行不是合法的 YAML：{error.problem}", remedy="检查缩进和括号"
+        ) from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} 不是一组键和值", remedy="写成 experiments: […] 的样子")
+    if unknown := [str(key) for key in content if key not in _LAB_KEYS]:
+        raise UsageError(f"{file} 有不认识的键 {'、'.join(unknown)}",
+                         remedy=f"可用：{'、'.join(_LAB_KEYS)}")  # fmt: skip
+    return content

@@ -32,6 +32,16 @@ def test_variables_are_given_by_device(given: str) -> None:
         layouts(f"deployments: {{one: {{colocated: [0], environment: {given}}}}}")
 
 
+@pytest.mark.parametrize("value", ["yes", "true", "[1]", "null"])
+def test_a_variable_that_yaml_does_not_read_as_text_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="UCX_PROTO_INFO 读成了") as refused:
+        layouts(
+            f"deployments: {{one: {{colocated: [0], "
+            f"environment: {{cuda: {{UCX_PROTO_INFO: {value}}}}}}}}}"
+        )
+    assert refused.value.remedy == "给值加上引号"
+
+
 def test_roles_and_places_are_read() -> None:
     found = layouts("deployments: {one: {prefill: [0], decode: [1, 2]}, two: {colocated: [0]}}")
     assert found["one"].places == {"prefill": (0,), "decode": (1, 2)}
@@ -53,6 +63,15 @@ def test_up_starts_what_the_lab_names() -> None:
     found = layout_to_start("chapter07/pd")
     assert found and set(found.places) == {"prefill", "decode"}
     assert layout_to_start("chapter03") is None
+
+
+def test_up_must_name_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "up: pdd\ndeployments: {pd: {prefill: [0], decode: [1]}}"
+    (tmp_path / "lab.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("inferlab.engines.deployment.lab_dir", lambda _: tmp_path)
+    with pytest.raises(UsageError, match="'pdd'") as refused:
+        layout_to_start("small")
+    assert refused.value.remedy == "可选：pd"
 
 
 def on_core(core: int) -> dict[str, str]:

@@ -3,11 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from inferlab.engines.machine import Machine
 from inferlab.errors import LabError, UsageError
-from inferlab.repository import lab_dir, root, versions
+from inferlab.repository import lab_description, lab_dir, root, versions
 from inferlab.settings import Settings
 
 GIB = 2**30
@@ -38,7 +36,7 @@ class ModelDefaults:
     @classmethod
     def of(cls, lab: str) -> "ModelDefaults":
         """Read the `model` part of `code/<lab>/lab.yaml`."""
-        described = yaml.safe_load((lab_dir(lab) / "lab.yaml").read_text(encoding="utf-8"))["model"]
+        described = lab_description(lab_dir(lab))["model"]
         table = [(row["least_memory_gb"] * 1e9, row["model"]) for row in described["gpu"]]
         return cls(gpu=tuple(sorted(table, reverse=True)), cpu=root() / described["cpu"])
 

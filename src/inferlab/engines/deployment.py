@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from inferlab.engines import startup_log, temporary
 from inferlab.engines.ports import free_port
 from inferlab.engines.processes import (
@@ -26,7 +24,7 @@ from inferlab.engines.session import worker_log
 from inferlab.engines.startup import Starting, shown, wait_until_answering
 from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.errors import LabError, UsageError
-from inferlab.repository import lab_dir, root
+from inferlab.repository import lab_description, lab_dir, root
 
 HANDOVER = frozenset({"prefill", "decode"})
 COLOCATED = "colocated"
@@ -71,7 +69,7 @@ def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
     """The layouts of a `lab.yaml`, checked.
 
     Raises:
-        UsageError: a role is unknown, or stands without its other half.
+        UsageError: a role is unknown or stands without its other half, or a variable has no text.
     """
     found = {}
     for name, entry in (described.get("deployments") or {}).items():
@@ -94,22 +92,31 @@ def _variables(where: str, given: Any) -> dict[str, dict[str, str]]:
         raise UsageError(
             f"{where} 的 environment 没有按设备写", remedy="例如 environment: {cuda: {名字: 值}}"
         )
+    for name, value in (pair for each in known.values() for pair in each.items()):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UsageError(f"{where} 的 {name} 读成了 {value!r}", remedy="给值加上引号")
     return {device: {k: str(v) for k, v in each.items()} for device, each in known.items()}
 
 
 def layouts_of(lab: str) -> dict[str, Layout]:
     """All of a lab's layouts; none for most labs."""
-    return read_layouts(lab, _described(lab))
+    return read_layouts(lab, lab_description(lab_dir(lab)))
 
 
 def layout_to_start(lab: str) -> Layout | None:
-    """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others."""
-    described = _described(lab)
-    return read_layouts(lab, described).get(described.get("up", ""))
+    """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others.
 
-
-def _described(lab: str) -> dict[str, Any]:
-    return yaml.safe_load((lab_dir(lab) / "lab.yaml").read_text(encoding="utf-8"))
+    Raises:
+        UsageError: `up` names none of them.
+    """
+    described = lab_description(lab_dir(lab))
+    if (name := described.get("up")) is None:
+        return None
+    found = read_layouts(lab, described)
+    if name not in found:
+        raise UsageError(f"{lab}/lab.yaml 的 up 是 {name!r}，deployments 里没有",
+                         remedy=f"可选：{'、'.join(found) or '先写 deployments'}")  # fmt: skip
+    return found[name]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from inferlab.engines.deployment import Layout, read_layouts
 from inferlab.errors import UsageError
 from inferlab.records.load_plan import parse_load
-from inferlab.repository import lab_dir, root
+from inferlab.repository import lab_description, lab_dir, root
 
 DEVICES = ("cuda", "cpu")
 ENGINES_NEEDED = {
@@ -131,7 +129,7 @@ def read_plan(
         UsageError: there is no such lab, or an entry is wrong; the message names it.
     """
     folder = folder or lab_dir(lab)
-    content = yaml.safe_load((folder / "lab.yaml").read_text(encoding="utf-8")) or {}
+    content = lab_description(folder)
     models = content.get("recorded_model") or {}
     found = [_experiment(lab, entry, device) for entry in content.get("experiments") or []]
     _unique(lab, [each.id for each in found])

@@ -11,7 +11,7 @@ import yaml
 from inferlab.engines import session
 from inferlab.load.endpoint import Endpoint
 from inferlab.records.schema import EngineInfo, Model
-from inferlab.repository import lab_dir, root
+from inferlab.repository import lab_description, lab_dir, root
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -85,8 +85,7 @@ def _lab_config(endpoint: Endpoint) -> tuple[dict[str, Any], str]:
         return {}, ""
     try:
         folder = lab_dir(running.lab)
-        lab = yaml.safe_load((folder / "lab.yaml").read_text(encoding="utf-8"))
-        file = folder / lab["engine"][running.engine]
+        file = folder / lab_description(folder)["engine"][running.engine]
         return yaml.safe_load(file.read_text(encoding="utf-8")), str(file.relative_to(root()))
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return {}, ""
