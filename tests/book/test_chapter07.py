@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 from IPython.display import Markdown
@@ -15,7 +16,7 @@ from inferlab.book.chapter03 import known_shape
 from inferlab.book.chapter07 import h200_ceilings, predicted_gain
 from inferlab.book.shown_records import ShownRecords
 from inferlab.engines.environments import python_of
-from inferlab.engines.router.client import paths, workers
+from inferlab.engines.router.client import all_in_rotation, paths, workers
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
@@ -62,6 +63,17 @@ def test_workers_are_told_by_the_router() -> None:
         assert workers(url) == {"prefill": ["http://p"], "decode": ["http://d"]}
     with router([{"id": "a"}, {"id": "b"}]) as url:
         assert paths(url, 1) == [{"id": "b"}]
+
+
+def test_all_workers_are_in_rotation_or_not() -> None:
+    def state(*healthy: bool) -> dict[str, object]:
+        return {"status": "ok", "serve": [{"url": "http://s", "healthy": each} for each in healthy]}
+
+    for healthy, whole in (((True, True), True), ((True, False), False)):
+        with router(state(*healthy)) as url:
+            assert all_in_rotation(url) is whole
+    with router(state(True), status=503) as url:
+        assert not all_in_rotation(url)
 
 
 def test_what_is_no_pd_deployment_is_said_in_a_line() -> None:
@@ -138,6 +150,37 @@ def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> 
     assert on_a_gpu.data.splitlines()[2:] == [
         *rows("faults", "D 卡住"), *rows("faults_one_gpu", "D 卡住")
     ]  # fmt: skip
+
+
+def ladders(last_a: dict[str, Any], last_b: dict[str, Any]) -> Record:
+    """Two rungs and two rounds of either side; what the runs of the upper rung were like."""
+    pattern = store.find("chapter07/pd", "goodput_long_prompt", "h200")
+    lower = pattern.runs[1]
+    runs = []
+    for side, last in (("A", last_a), ("B", last_b)):
+        for number in range(2):
+            for rate, changes in ((3.0, {}), (5.0, last)):
+                labels = {"side": side, "rate_per_s": rate}
+                runs.append(
+                    lower.model_copy(update={"labels": labels, "repeat": number, **changes})
+                )
+    return pattern.model_copy(update={"runs": runs})
+
+
+def test_a_ladder_that_was_too_low_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = store.find("chapter07/pd", "goodput_long_prompt", "h200").runs[1]
+    assert held.goodput and held.steady.verdict == "steady"
+    broken = {"goodput": held.goodput.model_copy(update={"share": 0.5})}
+    known: dict[str, Record] = {}
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    assert "goodput_long_answer" in chapter07_records.goodput().data
+    known["goodput_long_prompt"] = ladders(broken, broken)
+    assert "看不出差别" in chapter07_records.goodput().data
+    assert chapter07_records.measured_gains() == {(8192, 128): pytest.approx(0.937, abs=1e-3)}
+    for a, b in ((broken, {}), ({}, broken)):
+        known["goodput_long_prompt"] = ladders(a, b)
+        assert "未定" in chapter07_records.goodput().data
+        assert chapter07_records.measured_gains() == {}
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inferlab.errors import UsageError
 from inferlab.load import RequestSpec, TimedRequest, schedule
-from inferlab.load.arrivals import constant, first, gamma, merge, poisson, ramp, replay
+from inferlab.load.arrivals import binomial, constant, first, gamma, merge, poisson, ramp, replay
 from inferlab.measure.statistics import coefficient_of_variation, lag1_autocorrelation
 
 N = 20_000
@@ -35,6 +35,19 @@ def test_poisson_runs_of_any_seed_scatter_as_they_should() -> None:
     lags = [lag1_autocorrelation(gaps(first(poisson(8, Random(s)), 500))) for s in range(200)]
     assert np.std(lags) * 499**0.5 == pytest.approx(1, abs=0.15)
     assert abs(np.mean(lags)) < 3 / (200 * 499) ** 0.5 + 1 / 499
+
+
+def test_binomial_arrivals_have_a_fixed_count_in_each_span_and_are_poisson_within() -> None:
+    for seed in range(20):
+        times = np.array(list(binomial(4.2, [5, 15], Random(seed))))
+        assert len(times) == 84 and (times < 5).sum() == 21 and times.max() < 20
+        assert list(times) == sorted(times)
+    seen = gaps(list(binomial(8, [N / 8], Random(1))))
+    assert seen.mean() == pytest.approx(1 / 8, rel=0.001)
+    assert coefficient_of_variation(seen) == pytest.approx(1, abs=0.03)
+    assert abs(lag1_autocorrelation(seen)) < 3 / N**0.5
+    counts = [(np.array(list(binomial(8, [60], Random(s)))) < 30).sum() for s in range(300)]
+    assert np.var(counts) == pytest.approx(480 / 4, rel=0.25)  # n p (1 - p), half of Poisson's
 
 
 @pytest.mark.parametrize("cv", [0.3, 1.0, 3.0])
@@ -88,5 +101,7 @@ def test_rates_must_be_positive() -> None:
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="必须为正"):
             constant(wrong)
+        with pytest.raises(UsageError, match="必须为正"):
+            binomial(wrong, [1], Random(0))
     with pytest.raises(UsageError):
         ramp(0, 0, 1, Random(0))

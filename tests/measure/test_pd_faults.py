@@ -38,7 +38,11 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
 ) -> None:
     right = [sample(Status.OK, "right", 1.0, 2.0)] * 2
     run = SimpleNamespace(whole=lambda: right)
-    deployment: Any = SimpleNamespace(urls=lambda: {"prefill": ["a", "b"], "decode": ["c", "d"]})
+    deployment: Any = SimpleNamespace(
+        urls=lambda: {"prefill": ["a", "b"], "decode": ["c", "d"]}, url="http://router"
+    )
+    whole = iter([False, True] * 6)
+    waited: list[float] = []
     injected: list[int] = []
 
     def router_restarted(deployment: Any, number: int, frozen_s: float) -> Any:
@@ -48,6 +52,8 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
     monkeypatch.setattr(pd_faults, "closed_loop", lambda *_, **__: run)
     monkeypatch.setattr(pd_faults, "run_closed_loop", lambda *_, **__: right)
     monkeypatch.setattr(pd_faults, "_expired", lambda deployment: 0)
+    monkeypatch.setattr(pd_faults, "all_in_rotation", lambda url: next(whole))
+    monkeypatch.setattr(pd_faults.time, "sleep", waited.append)
     monkeypatch.setitem(pd_faults.FAULTS, "router_restarted", router_restarted)
     engine = UnderTest(Endpoint("http://127.0.0.1:1"))
     given = {"times": 3, "requests": 2, "faults": ["router_restarted"]}
@@ -55,5 +61,6 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
              for s in pd_faults.measure(engine, deployment, given)}  # fmt: skip
     assert found["answered", "none"] == found["answered", "router_restarted"] == [2, 2, 2]
     assert injected == [0, 1, 2]
+    assert len(waited) == 6, "each time until every worker is in rotation again"
     with pytest.raises(UsageError, match="没有名为 router_restart 的故障"):
         list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))

@@ -42,7 +42,7 @@ def test_the_best_of_each_rounds_ladder_is_compared():
     assert best["A"].mean < 80 < best["B"].mean
     [compared] = goodput_comparisons(runs)
     assert compared.verdict == "B faster"
-    notes = ladder_notes(runs)
+    notes = ladder_notes(runs, 0.9)
     assert notes["lower_bound_b"] and notes["best_rates_b"] == [200, 200]
 
 
@@ -84,9 +84,31 @@ def test_a_climb_ends_on_the_plateau_and_its_best_is_no_lower_bound():
     assert not is_over([*climbed, run_at(27, 22.2, "steady")]), "one step of scatter"
     assert is_over([*climbed, run_at(27, 12, "steady")])
     other = [run.model_copy(update={"labels": run.labels | {"side": "B"}}) for run in climbed]
-    assert ladder_notes([*climbed, *other])["lower_bound_a"] is False
+    assert ladder_notes([*climbed, *other], 0.9)["lower_bound_a"] is False
     steady = [run.model_copy(update={"steady": SteadyVerdict(verdict="steady")}) for run in other]
-    assert ladder_notes([*climbed, *steady])["lower_bound_b"] is True
+    assert ladder_notes([*climbed, *steady], 0.9)["lower_bound_b"] is True
+
+
+def test_a_climb_that_ended_while_its_rate_held_is_a_lower_bound():
+    """Fewer requests arrived at the higher rate, so that goodput fell; all met the SLO."""
+    low, high = run_at(4, 4.28, "steady"), run_at(5, 3.49, "steady")
+    failed = high.model_copy(update={"goodput": high.goodput.model_copy(update={"share": 0.4})})
+    other = [run.model_copy(update={"labels": run.labels | {"side": "B"}}) for run in (low, failed)]
+    notes = ladder_notes([low, high, *other], 0.9)
+    assert (notes["lower_bound_a"], notes["lower_bound_b"]) == (True, False)
+    assert notes["best_rates_a"] == notes["best_rates_b"] == [4]
+
+
+def test_both_seeds_of_binomial_arrivals_offer_the_same_load():
+    plan = Plan(Workload(output=Lengths(2)), arrival="binomial", duration_s=2.0, ramp_s=1.0)
+    by_number = replace(plan, duration_s=0, requests=17)
+    with null_server(ttft_ms=1, itl_ms=1) as server:
+        level = Level(rate_per_s=20)
+        for seed in "ab":
+            samples = plan.run(server.endpoint(), level, seed).whole()
+            assert len(samples) == 40
+            assert sum(sample.scheduled_s >= 1.0 for sample in samples) == 20
+        assert len(by_number.run(server.endpoint(), level, "a").whole()) == 17
 
 
 def test_ladders_need_rates_and_an_slo():

@@ -98,6 +98,21 @@ async def test_a_decode_that_waits_for_frozen_prefill_is_freed(
 
 
 @in_loop
+async def test_a_worker_that_came_back_is_found_before_the_next_health_check() -> None:
+    async with bench(2, 1, "--health-interval", "30") as b:
+        await b.prefill[0].die()
+        for name in "ab":  # in turn: one of them finds out
+            await b.right(name)
+        assert b.service.fleet.prefill[0].problem == "连不上"
+        await b.prefill[0].start()
+        await b.prefill[1].die()
+        answer = await b.right("c")
+        assert answer.headers["X-Prefill"] == b.prefill[0].url
+        await b.prefill[0].die()
+        assert (await b.ask("d")).status == 502
+
+
+@in_loop
 async def test_refused_connections_use_up_no_try() -> None:
     async with bench(5, 1, "--tries", "1", "--health-interval", "30") as b:
         for worker in b.prefill[:4]:

@@ -11,11 +11,12 @@ from inferlab.arithmetic.separation import best_split, handover_bytes, rates
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter07 import EFFICIENCY, ETHERNET_25G_BYTES_PER_S
-from inferlab.book.shown_records import ShownRecords
+from inferlab.book.shown_records import VERDICTS, ShownRecords, sides_of
 from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
 from inferlab.plots.interference import interference as interference_picture
 from inferlab.plots.tables import table
+from inferlab.records.goodput_ab import BEST, rounds_unbroken
 from inferlab.records.rooflines import describe
 from inferlab.records.schema import Figure, Record
 
@@ -151,9 +152,34 @@ def interference() -> Drawing | Markdown:
     return interference_picture(sides, note=describe(*found.values()))
 
 
+def goodput() -> Markdown:
+    """Goodput of PD against replicas, and whether their ladders were high enough to tell."""
+    rows = []
+    for name, (prompt, output) in GOODPUT.items():
+        record = _H200.find(name)
+        for each in record.comparisons if record else ():
+            if record and each.name == BEST:
+                means = [record.one(BEST, side=side).mean for side in "AB"]
+                said = VERDICTS[each.verdict] if _settled(record) else "未定：有一轮到顶还没垮"
+                rows.append((f"{prompt:,} 进 {output:,} 出", sides_of(record), *means, each.ratio,
+                             f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
+    if not rows:
+        return _H200.missing(GOODPUT)
+    heads = ["负载", "A → B", "A req/s", "B req/s", "B ÷ A", "区间（95 %）", "结论"]
+    return table(heads, rows)
+
+
+def _settled(record: Record) -> bool:
+    """Whether every climb went past the highest rate that its side holds."""
+    return not any(rounds_unbroken(record.runs, record.parameters["slo_share"]).values())
+
+
 def measured_gains() -> dict[tuple[int, int], float]:
-    """(prompt, output) → recorded goodput, PD ÷ replicas."""
-    return _recorded_gains({lengths: name for name, lengths in GOODPUT.items()})
+    """(prompt, output) → recorded goodput, PD ÷ replicas, where it is settled."""
+    return _recorded_gains({
+        lengths: name for name, lengths in GOODPUT.items()
+        if (record := _H200.find(name)) and _settled(record)
+    })  # fmt: skip
 
 
 def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:
@@ -164,7 +190,7 @@ def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:
         for key, record in found.items()
         if record
         for each in record.comparisons
-        if each.name == "best_goodput_req_per_s"
+        if each.name == BEST
     }
 
 

@@ -50,7 +50,7 @@ class ShownRecords:
         """B ÷ A of each record that compares, with intervals."""
         found = [(name, record) for name in experiments if (record := self.find(name))]
         rows = [
-            (name, _sides(record), each.name, each.ratio, f"{each.low:.3f}–{each.high:.3f}",
+            (name, sides_of(record), each.name, each.ratio, f"{each.low:.3f}–{each.high:.3f}",
              VERDICTS[each.verdict])
             for name, record in found
             for each in record.comparisons
@@ -89,7 +89,7 @@ class ShownRecords:
         return table(["说法", "条件", "判定", "依据"], rows)
 
 
-def _sides(record: Record) -> str:
+def sides_of(record: Record) -> str:
     if "engine_a" not in record.parameters:
         return "静态 → 连续"
     return f"{record.parameters['engine_a']} → {record.parameters['engine_b']}"

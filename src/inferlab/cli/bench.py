@@ -31,7 +31,9 @@ Speed = Annotated[float, typer.Option(help="trace 放快几倍")]
 Vocabulary = Annotated[int, typer.Option(min=32, help="随机 token id 的上限")]
 Rate = Annotated[str, typer.Option(help="到达率 req/s，可写多个：1,2,4")]
 Concurrency = Annotated[str, typer.Option(help="闭环并发数，可写多个：1,4,16")]
-Arrival = Annotated[str, typer.Option(help="poisson、constant 或 gamma")]
+Arrival = Annotated[
+    str, typer.Option(help="poisson、binomial（个数固定的 Poisson）、constant 或 gamma")
+]
 Cv = Annotated[float, typer.Option(help="gamma 到达间隔的变异系数")]
 Duration = Annotated[float, typer.Option(min=0, help="每次测几秒；默认 30")]
 Ramp = Annotated[

@@ -6,7 +6,7 @@ bursts of as many requests as there are workers, which is not Poisson whatever e
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice, takewhile
+from itertools import accumulate, count, islice, takewhile
 from math import sqrt
 from random import Random
 
@@ -32,6 +32,22 @@ def poisson(rate_per_s: float, random: Random) -> Iterator[float]:
     """Poisson process: independent users; gaps have CV 1 and no correlation."""
     _require_positive(rate_per_s)
     return _sums(random.expovariate(rate_per_s) for _ in count())
+
+
+def binomial(rate_per_s: float, spans_s: Sequence[float], random: Random) -> Iterator[float]:
+    """Binomial process: a Poisson process, given its count. Ends by itself.
+
+    In each of the spans, one after the other, `rate × span` requests (rounded) are due at times
+    drawn evenly, so that any two seeds offer the same load; the count of a Poisson process scatters
+    by 1 ÷ √count. `vllm bench serve` stretches its gaps to the same end.
+    """
+    _require_positive(rate_per_s)
+    starts = accumulate(spans_s, initial=0.0)
+    return (
+        at
+        for start, span in zip(starts, spans_s, strict=False)
+        for at in sorted(start + span * random.random() for _ in range(round(rate_per_s * span)))
+    )
 
 
 def gamma(rate_per_s: float, cv: float, random: Random) -> Iterator[float]:

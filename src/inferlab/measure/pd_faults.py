@@ -22,6 +22,7 @@ from typing import Any
 from inferlab.engines import temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import session_members
+from inferlab.engines.router.client import all_in_rotation
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
@@ -142,7 +143,7 @@ def _once(
     for repair in repairs:
         repair()
     samples = result.whole()
-    _until_it_answers(load.endpoint, load.specs[0])
+    _until_whole(load, deployment)
     outcome = judge(samples, load.expected)
     return replace(outcome, expired=max(0, _expired(deployment) - before))
 
@@ -234,9 +235,13 @@ def _later(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         timer.join()
 
 
-def _until_it_answers(endpoint: Endpoint, spec: RequestSpec) -> None:
+def _until_whole(load: Load, deployment: RunningDeployment) -> None:
+    """Waits until requests are answered and every worker gets some: one fault at a time."""
     end = time.monotonic() + RESTART_LIMIT_S
-    while not run_closed_loop(endpoint, [spec], 1, check=False)[0].ok:
+    while not (
+        run_closed_loop(load.endpoint, load.specs[:1], 1, check=False)[0].ok
+        and all_in_rotation(deployment.url)
+    ):
         if time.monotonic() > end:
             raise LabError("故障之后部署没有恢复", remedy="看各个 worker 和路由的日志")
         time.sleep(1.0)

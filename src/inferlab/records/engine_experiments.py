@@ -88,7 +88,7 @@ def _ladders(job: Job) -> Record:
         "figures": goodput_figures(outcome.runs) + record.figures,
         "comparisons": goodput_comparisons(outcome.runs),
     })  # fmt: skip
-    return told(job, record, _names(job) | ladder_notes(outcome.runs))
+    return told(job, record, _names(job) | ladder_notes(outcome.runs, pair.a.share))
 
 
 def _two_sides(job: Job) -> tuple[Ab, tuple[Ground, Ground]]:

@@ -54,6 +54,27 @@ def run_ladders(
 
 def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """side → round → the run of the highest goodput; rounds that both sides climbed to the end."""
+    return {
+        side: {number: max(climb, key=_goodput) for number, climb in by_round.items()}
+        for side, by_round in _whole_climbs(runs).items()
+    }
+
+
+def rounds_unbroken(runs: Sequence[Run], share: float) -> dict[str, int]:
+    """side → rounds whose climb ended while the rate still held: their best is a lower bound.
+
+    A rate holds when `share` of its requests met the SLO and the requests in flight did not grow.
+    """
+
+    def held(run: Run) -> bool:
+        return not _overloaded(run) and run.goodput is not None and run.goodput.share >= share
+
+    climbs = _whole_climbs(runs)
+    return {side: sum(held(climb[-1]) for climb in climbs[side].values()) for side in "AB"}
+
+
+def _whole_climbs(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
+    """side → round → its runs, lowest rate first; rounds that both sides climbed to the end."""
     top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
     done = {
         key: found
@@ -61,7 +82,7 @@ def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
         if found[-1].labels["rate_per_s"] == top or is_over(found)
     }
     rounds = sorted({n for side, n in done if side == "A"} & {n for s, n in done if s == "B"})
-    return {side: {n: max(done[side, n], key=_goodput) for n in rounds} for side in "AB"}
+    return {side: {n: done[side, n] for n in rounds} for side in "AB"}
 
 
 def _rungs(levels: Sequence[Level], runs: Sequence[Run], side: str) -> list[Level]:
@@ -124,17 +145,15 @@ def goodput_comparisons(runs: Sequence[Run]) -> list[Comparison]:
     return [compared(BEST, a, b, 0.95)]
 
 
-def ladder_notes(runs: Sequence[Run]) -> dict[str, Any]:
-    """Where the best rates lay, by side; one at the ladder's top that held is a lower bound."""
-    top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
+def ladder_notes(runs: Sequence[Run], share: float) -> dict[str, Any]:
+    """Where the best rates lay, by side, and whether they are a lower bound (`rounds_unbroken`)."""
+    unbroken = rounds_unbroken(runs, share)
     notes: dict[str, Any] = {}
     for side, by_round in best_runs(runs).items():
         best = list(by_round.values())
         name = side.lower()
         notes[f"best_rates_{name}"] = [run.labels["rate_per_s"] for run in best]
-        notes[f"lower_bound_{name}"] = any(
-            run.labels["rate_per_s"] == top and not _overloaded(run) for run in best
-        )
+        notes[f"lower_bound_{name}"] = unbroken[side] > 0
         notes[f"best_while_overloaded_{name}"] = sum(map(_overloaded, best))
     return notes
 

@@ -23,7 +23,7 @@ from inferlab.measure.window import WARM_UP_SHARE
 from inferlab.repository import root
 
 Kind = Literal["random", "prefix", "chat", "file"]
-Arrival = Literal["poisson", "constant", "gamma"]
+Arrival = Literal["poisson", "binomial", "constant", "gamma"]
 PROMPT, OUTPUT, TURNS = Lengths(128), Lengths(64), Lengths(3)
 POOL = 2000
 """Requests prepared for a run that only its duration ends and whose prompts are made at once."""
@@ -122,7 +122,8 @@ class Plan:
 
     Args:
         workload: what is asked.
-        arrival: process of the send times at a rate.
+        arrival: process of the send times at a rate; binomial is Poisson with a fixed count, in the
+            ramp and after it.
         cv: coefficient of variation of gamma gaps.
         duration_s: send for so long; 0 when `requests` ends the run.
         requests: send so many; 0 when `duration_s` ends the run.
@@ -183,8 +184,14 @@ class Plan:
         return arrivals.schedule(times, self.workload.specs(len(times), random, api))
 
     def _times(self, rate_per_s: float, random: Random) -> list[float]:
+        spans_s = (
+            [self.requests / rate_per_s]
+            if self.requests
+            else [self.ramp_s, self.duration_s - self.ramp_s]
+        )
         times = {
             "poisson": lambda: arrivals.poisson(rate_per_s, random),
+            "binomial": lambda: arrivals.binomial(rate_per_s, spans_s, random),
             "constant": lambda: arrivals.constant(rate_per_s),
             "gamma": lambda: arrivals.gamma(rate_per_s, self.cv, random),
         }[self.arrival]()

@@ -48,7 +48,7 @@ class Router:
         """
         tried: set[Worker] = set()
         left = self._limits.tries
-        while left > 0 and time.monotonic() < ask.end and (pair := self._pair(tried)):
+        while left > 0 and time.monotonic() < ask.end and (pair := await self._pair(tried)):
             try:
                 return await self._attempt(ask, pair)
             except RejectedError as rejected:
@@ -59,7 +59,9 @@ class Router:
                 left -= self._blame(broken, tried)
         return self._give_up(ask)
 
-    def _pair(self, tried: set[Worker]) -> Pair | None:
+    async def _pair(self, tried: set[Worker]) -> Pair | None:
+        if not self._fleet.ready:
+            await self._fleet.look_again()
         prefill = self._fleet.pick(self._fleet.prefill, tried)
         decode = self._fleet.pick(self._fleet.decode, tried)
         missing = decode is None or (self._fleet.prefill and prefill is None)

@@ -27,6 +27,16 @@ def workers(url: str) -> dict[str, list[str]]:
     return found
 
 
+def all_in_rotation(url: str) -> bool:
+    """Whether a router at the address gives requests to every one of its workers."""
+    try:
+        state = _asked(url, "health")
+    except LabError:
+        return False
+    pools = [each for each in state.values() if isinstance(each, list)]
+    return all(worker["healthy"] for pool in pools for worker in pool)
+
+
 def paths(url: str, number: int) -> list[dict[str, Any]]:
     """What the router logged of the last requests, oldest first.
 

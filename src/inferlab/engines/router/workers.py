@@ -14,6 +14,8 @@ from aiohttp import ClientConnectorError, ClientError, ClientSession
 HEALTH_TIMEOUT_S = 2.0
 # A busy engine may be slow to answer: only this many silent checks in a row count as frozen.
 SILENT_CHECKS = 3
+# At most so long a request that finds nobody in rotation waits for those that are out of it.
+LOOK_AGAIN_S = 1.0
 # A worker that has just failed is picked last, or its short queue would attract every request.
 COOLING_S = 5.0
 
@@ -178,6 +180,14 @@ class Fleet:
             worker.found_silent()
         except (ClientError, OSError) as error:
             worker.found(describe(error))
+
+    async def look_again(self) -> None:
+        """Checks those out of rotation now: one may have come back since its last regular check."""
+        out = [worker for worker in self.workers if not worker.healthy]
+        for worker in out:
+            self.suspect(worker)
+        if checks := [worker.checking for worker in out if worker.checking]:
+            await asyncio.wait(checks, timeout=LOOK_AGAIN_S)
 
     def suspect(self, worker: Worker) -> None:
         """Checks a worker that has just failed, beside the regular rounds."""
