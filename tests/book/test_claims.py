@@ -16,6 +16,7 @@ from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
 from inferlab.records.experiments import read_plan
+from inferlab.records.goodput_ab import BEST
 from inferlab.records.schema import Figure, Record
 from inferlab.repository import labs, root
 
@@ -173,6 +174,26 @@ def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
     )
     assert finding.verdict == verdict
     assert list(finding.measured) == ["rate（continuous ÷ static）"]
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.3, "推翻"), (1.0, "无法比较")])
+def test_a_lower_bound_of_goodput_is_judged_by_nobody(
+    tmp_path: Path, share: float, verdict: str
+) -> None:
+    pattern = store.find("chapter07/pd", "goodput_long_prompt", "h200")
+    runs = [run.model_copy(update={"goodput": run.goodput.model_copy(update={"share": share}),
+                                   "steady": run.steady.model_copy(update={"verdict": "steady"})})
+            for run in pattern.runs if run.goodput]  # fmt: skip
+    figures = [Figure.from_series(Series(BEST, "req/s", values, {"side": side}))
+               for side, values in (("A", [4.0, 4.1]), ("B", [3.9, 4.0]))]  # fmt: skip
+    changes = {"experiment": "load", "runs": runs, "figures": figures}
+    path = store.save(pattern.model_copy(update=changes), tmp_path)
+    finding = judge(
+        ratio_claim(name=BEST, over={"side": "B"}, under={"side": "A"}),
+        Records(path.parents[2], "chapter07/pd"),
+    )
+    assert finding.verdict == verdict, finding.reason
+    assert ("只是下界" in finding.reason) is (verdict == "无法比较")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
 from inferlab.plots.interference import interference as interference_picture
 from inferlab.plots.tables import table
-from inferlab.records.goodput_ab import BEST, rounds_unbroken
+from inferlab.records.goodput_ab import BEST, settled
 from inferlab.records.rooflines import describe
 from inferlab.records.schema import Figure, Record
 
@@ -160,7 +160,7 @@ def goodput() -> Markdown:
         for each in record.comparisons if record else ():
             if record and each.name == BEST:
                 means = [record.one(BEST, side=side).mean for side in "AB"]
-                said = VERDICTS[each.verdict] if _settled(record) else "未定：有一轮到顶还没垮"
+                said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮到顶还没垮"
                 rows.append((f"{prompt:,} 进 {output:,} 出", sides_of(record), *means, each.ratio,
                              f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
     if not rows:
@@ -169,16 +169,11 @@ def goodput() -> Markdown:
     return table(heads, rows)
 
 
-def _settled(record: Record) -> bool:
-    """Whether every climb went past the highest rate that its side holds."""
-    return not any(rounds_unbroken(record.runs, record.parameters["slo_share"]).values())
-
-
 def measured_gains() -> dict[tuple[int, int], float]:
     """(prompt, output) → recorded goodput, PD ÷ replicas, where it is settled."""
     return _recorded_gains({
         lengths: name for name, lengths in GOODPUT.items()
-        if (record := _H200.find(name)) and _settled(record)
+        if (record := _H200.find(name)) and settled(record)
     })  # fmt: skip
 
 

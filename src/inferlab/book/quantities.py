@@ -12,6 +12,7 @@ from inferlab.book.chapter03 import known_shape
 from inferlab.errors import LabError
 from inferlab.measure.statistics import Interval, mean_interval, ratio_interval
 from inferlab.records import store
+from inferlab.records.goodput_ab import BEST, settled
 from inferlab.records.rooflines import LayerPoint, layer_points
 from inferlab.records.schema import Figure, Record
 
@@ -49,8 +50,10 @@ class Records:
         """The one figure of that name and those labels.
 
         Raises:
-            LabError: there is none, or there are several.
+            LabError: there is none, or there are several, or it is only a lower bound.
         """
+        if name == BEST and not settled(self.read(experiment)):
+            raise LabError(f"{experiment} 里有一轮爬到最高的速率还没垮，最好的 goodput 只是下界")
         try:
             return self.read(experiment).one(name, **labels)
         except KeyError:

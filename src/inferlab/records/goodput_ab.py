@@ -15,7 +15,7 @@ from inferlab.records.benchmark import Outcome, collect, take
 from inferlab.records.one_run import Ground, Watch, measure_once
 from inferlab.records.plan import Level
 from inferlab.records.runs import Run
-from inferlab.records.schema import Comparison, Figure
+from inferlab.records.schema import Comparison, Figure, Record
 
 BEST = "best_goodput_req_per_s"
 FALLEN = 0.9  # of the best so far: below it the knee is passed, above it may be scatter
@@ -71,6 +71,11 @@ def rounds_unbroken(runs: Sequence[Run], share: float) -> dict[str, int]:
 
     climbs = _whole_climbs(runs)
     return {side: sum(held(climb[-1]) for climb in climbs[side].values()) for side in "AB"}
+
+
+def settled(record: Record) -> bool:
+    """Whether in a record every climb went past the highest rate that its side holds."""
+    return not any(rounds_unbroken(record.runs, record.parameters["slo_share"]).values())
 
 
 def _whole_climbs(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
