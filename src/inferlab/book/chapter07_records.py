@@ -171,19 +171,16 @@ def goodput() -> Markdown:
 
 def measured_gains() -> dict[tuple[int, int], float]:
     """(prompt, output) → recorded goodput, PD ÷ replicas, where it is settled."""
-    return _recorded_gains({
-        lengths: name for name, lengths in GOODPUT.items()
-        if (record := _H200.find(name)) and settled(record)
-    })  # fmt: skip
+    return _recorded_gains({lengths: name for name, lengths in GOODPUT.items()})
 
 
 def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:
-    """key → goodput of B ÷ A, of those experiments that are recorded."""
+    """key → goodput of B ÷ A, of those experiments that are recorded and settled."""
     found = {key: _H200.find(name) for key, name in experiments.items()}
     return {
         key: each.ratio
         for key, record in found.items()
-        if record
+        if record and settled(record)
         for each in record.comparisons
         if each.name == BEST
     }

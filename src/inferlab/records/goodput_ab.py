@@ -74,8 +74,12 @@ def rounds_unbroken(runs: Sequence[Run], share: float) -> dict[str, int]:
 
 
 def settled(record: Record) -> bool:
-    """Whether in a record every climb went past the highest rate that its side holds."""
-    return not any(rounds_unbroken(record.runs, record.parameters["slo_share"]).values())
+    """Whether in a record every climb went past the highest rate that its side holds.
+
+    Where it does not say which share of the requests must meet the SLO, all must.
+    """
+    share = record.parameters.get("slo_share") or 1.0
+    return not any(rounds_unbroken(record.runs, share).values())
 
 
 def _whole_climbs(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
