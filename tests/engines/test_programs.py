@@ -11,10 +11,10 @@ import pytest
 from inferlab.engines import cuda_toolkit, environments, native
 from inferlab.engines.choose import Choice
 from inferlab.engines.native import SGLANG, VLLM, program_of
+from inferlab.engines.startup_log import StartupReport
 from inferlab.engines.temporary import Recipe
-from inferlab.engines.turns import Turns
+from inferlab.engines.turns import Mode, Turns
 from inferlab.errors import LabError
-from inferlab.records.jobs import Job, start_engines
 from inferlab.repository import lab_dir
 from inferlab.settings import Settings
 
@@ -91,13 +91,64 @@ def test_without_a_toolkit_what_compiles_kernels_is_not_started(
         environments.ensure("sglang-cuda", Settings())
 
 
+class Paper:
+    """A recipe that starts nothing and writes down what it was asked for."""
+
+    def __init__(self, name: str, device: str, done: list[str], fails: bool = False) -> None:
+        self.name, self.device, self.done, self.fails = name, device, done, fails
+        self.config, self.log = ENGINES / "defaults.yaml", ENGINES / "none.log"
+        self.alive, self.url, self.seconds = True, "http://127.0.0.1:9", 1.0
+        self.recipe = self
+
+    def launch(self) -> "Paper":
+        self.done.append(f"{self.name} launched")
+        return self
+
+    def wait(self, limit_s: float) -> "Paper":
+        if self.fails:
+            raise LabError("没有启动")
+        self.done.append(f"{self.name} answers")
+        return self
+
+    def stop(self) -> None:
+        self.done.append(f"{self.name} stopped")
+
+    def startup(self) -> StartupReport:
+        return StartupReport()
+
+
+def paper_turns(mode: Mode, *papers: Paper) -> Turns:
+    recipes = {each.name: cast(Recipe, each) for each in papers}
+    return Turns(recipes, mode, lambda line: None)
+
+
 def test_where_a_second_engine_would_end_the_first_it_is_not_started_ahead():
-    taken: list[str] = []
-    for mode in ("restart", "sleep"):
-        turns = SimpleNamespace(mode=mode, take=taken.append)
-        experiment = SimpleNamespace(engines=("defaults", "sglang"))
-        start_engines(cast(Job, SimpleNamespace(turns=turns, experiment=experiment)))
-    assert taken == ["defaults", "defaults", "sglang"]
+    done: list[str] = []
+    paper_turns("restart", Paper("a", "gpu", done), Paper("b", "gpu", done)).start_all()
+    assert done == ["a launched", "a answers"]
+
+
+@pytest.mark.parametrize(("device", "order"), [
+    ("gpu", ["a launched", "b launched", "a answers", "b answers"]),
+    ("cpu", ["a launched", "a answers", "b launched", "b answers"]),
+])  # fmt: skip
+def test_on_gpus_those_that_stay_up_are_launched_at_once(device: str, order: list[str]):
+    done: list[str] = []
+    turns = paper_turns("resident", Paper("a", device, done), Paper("b", device, done))
+    turns.start_all()
+    assert done == order
+    turns.start_all()
+    assert (done, turns.active) == (order, "b"), "what is up is not started again"
+    turns.close()
+    assert done[4:] == ["a stopped", "b stopped"]
+
+
+def test_where_one_of_those_launched_at_once_fails_none_is_left():
+    done: list[str] = []
+    turns = paper_turns("resident", Paper("a", "gpu", done, fails=True), Paper("b", "gpu", done))
+    with turns, pytest.raises(LabError, match="没有启动"):
+        turns.start_all()
+    assert done == ["a launched", "b launched", "a stopped", "b stopped"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from inferlab.records.goodput_ab import (
     goodput_figures,
     is_over,
     ladder_notes,
+    next_rung,
     run_ladders,
 )
 from inferlab.records.one_run import Bench
@@ -34,7 +35,10 @@ def test_the_best_of_each_rounds_ladder_is_compared():
     seen = [(run.repeat, run.labels["side"], run.labels["rate_per_s"]) for run in runs[:4]]
     assert seen == [(0, "A", 20), (0, "A", 200), (0, "B", 20), (0, "B", 200)]
     by_seed = {(run.repeat, run.labels["rate_per_s"], run.seed) for run in runs}
+    # The faster side begins its second round at the top rung, where it held.
     assert len(by_seed) == 4, "both sides get the same seeds"
+    later = [(run.labels["side"], run.labels["rate_per_s"]) for run in runs[4:]]
+    assert later[0] == ("B", 200) and later[1][0] == "A"
     best = {
         figure.labels["side"]: figure for figure in goodput_figures(runs) if figure.name == BEST
     }
@@ -97,6 +101,25 @@ def test_a_climb_that_ended_while_its_rate_held_is_a_lower_bound():
     notes = ladder_notes([low, high, *other], 0.9)
     assert (notes["lower_bound_a"], notes["lower_bound_b"]) == (True, False)
     assert notes["best_rates_a"] == notes["best_rates_b"] == [4]
+
+
+def test_a_later_round_begins_at_the_best_and_goes_down_until_a_rate_holds():
+    ladder = [Level(rate_per_s=rate) for rate in (4, 5, 6, 7)]
+
+    def after(*climb: Run) -> float | None:
+        tried = {run.labels["rate_per_s"] for run in climb}
+        left = [level for level in ladder if level.rate_per_s not in tried]
+        level = next_rung(left, climb, 0.9)
+        return level.rate_per_s if level else None
+
+    four, five, six = run_at(4, 4, "steady"), run_at(5, 5, "steady"), run_at(6, 5.9, "steady")
+    queued, fallen = run_at(6, 5, "overloaded"), run_at(7, 4, "overloaded")
+    late = five.model_copy(update={"goodput": five.goodput.model_copy(update={"share": 0.8})})
+    assert after(five) == 6 and after(five, six) == 7
+    assert after(five, queued) is None and after(five, six, fallen) is None
+    assert after(late) == 4 and after(four, late) == 6 and after(queued) == 5
+    assert after(late, six) == 4, "the lower bound of the SLO's share is sought below"
+    assert after(four, late, queued) is None
 
 
 def test_both_seeds_of_binomial_arrivals_offer_the_same_load():

@@ -155,13 +155,26 @@ class Deployment:
         Raises:
             LabError: one did not start; nothing is left of any.
         """
-        running = RunningDeployment(replace(self, port=self.port or free_port()))
+        running = self.launch()
         try:
-            running.launch()
             return running.wait(limit_s)
         except BaseException:
             running.stop()
             raise
+
+    def launch(self) -> "RunningDeployment":
+        """Start all processes and return at once; `wait` for the answer.
+
+        Raises:
+            OSError: one could not be started; nothing is left of any.
+        """
+        running = RunningDeployment(replace(self, port=self.port or free_port()))
+        try:
+            running.launch()
+        except BaseException:
+            running.stop()
+            raise
+        return running
 
 
 @dataclass
@@ -172,12 +185,14 @@ class RunningDeployment:
         engines: worker's name → the engine.
         leader: the router's process.
         seconds: from the first process's start to the first token through the router.
+        launched_s: when that start was, on the monotonic clock.
     """
 
     recipe: Deployment
     engines: dict[str, TemporaryEngine] = field(default_factory=dict)
     leader: ProcessId | None = None
     seconds: float = 0.0
+    launched_s: float = 0.0
 
     @property
     def url(self) -> str:
@@ -197,6 +212,7 @@ class RunningDeployment:
 
     def launch(self) -> None:
         """Start all processes and return at once: N workers are ready in the time of one."""
+        self.launched_s = time.monotonic()
         for name, recipe in self.recipe.workers.items():
             self.engines[name] = temporary.launch(_with_handshake(recipe))
         self._launch_router()
@@ -225,7 +241,7 @@ class RunningDeployment:
             left = limit_s - (time.monotonic() - began)
             self.engines[name] = temporary.awaited(engine, limit_s=max(left, 1.0))
         wait_until_answering(self.starting(), lambda phase, seconds: None, stall_s=60.0)
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - self.launched_s
         return self
 
     def starting(self) -> Starting:

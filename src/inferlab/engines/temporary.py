@@ -5,6 +5,7 @@ beside it.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -65,20 +66,26 @@ class Recipe:
         """As the function `start`."""
         return start(self, limit_s=limit_s)
 
+    def launch(self) -> "TemporaryEngine":
+        """As the function `launch`."""
+        return launch(self)
+
 
 @dataclass(frozen=True)
 class TemporaryEngine:
-    """An engine that was started and answers.
+    """An engine that was started; it answers once it was waited for.
 
     Attributes:
         url: its address.
-        seconds: from the start of the process to its first token.
+        launched_s: when the process was started, on the monotonic clock.
+        seconds: from then to its first token; 0 while it has not answered.
     """
 
     recipe: Recipe
     url: str
     leader: ProcessId
-    seconds: float
+    launched_s: float
+    seconds: float = 0.0
 
     @property
     def alive(self) -> bool:
@@ -106,6 +113,10 @@ class TemporaryEngine:
         """What there is to look at while it starts, and after it has ended."""
         recipe = self.recipe
         return Starting(self.url, self.log_text, self.leader.exit_code, recipe.log, recipe.config)
+
+    def wait(self, limit_s: float) -> "TemporaryEngine":
+        """As the function `awaited`."""
+        return awaited(self, limit_s=limit_s)
 
     def stop(self, patience_s: float = 15.0) -> None:
         """End the engine and all that it started; it may have ended already."""
@@ -140,6 +151,7 @@ def launch(recipe: Recipe) -> TemporaryEngine:
     settings = replace(Settings.load(), api_port=port)
     model = recipe.model.resolve() if recipe.model.is_dir() else recipe.model
     choice = Choice(recipe.device, "native", str(model), reason="", otherwise="")
+    launched_s = time.monotonic()
     process = start_in_own_session(
         [*native.command(recipe.python, recipe.config, choice.model, port), *as_flags(recipe)],
         log=recipe.log,
@@ -147,17 +159,18 @@ def launch(recipe: Recipe) -> TemporaryEngine:
         folder=root(),
     )
     leader = ProcessId.of(process.pid)
-    return TemporaryEngine(recipe, f"http://127.0.0.1:{port}", leader, 0.0)
+    return TemporaryEngine(recipe, f"http://127.0.0.1:{port}", leader, launched_s)
 
 
 def awaited(engine: TemporaryEngine, *, limit_s: float) -> TemporaryEngine:
-    """The launched engine once it completes a token, with the seconds that took from now on.
+    """The launched engine once it completes a token, with the seconds since its launch.
 
     Raises:
         LabError: it ended, or took longer than `limit_s`; it is left as it is.
     """
     watch = partial(_require_in_time, engine.recipe, limit_s)
-    return replace(engine, seconds=wait_until_answering(engine.starting(), watch))
+    wait_until_answering(engine.starting(), watch)
+    return replace(engine, seconds=time.monotonic() - engine.launched_s)
 
 
 @contextmanager

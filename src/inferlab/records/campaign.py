@@ -20,7 +20,7 @@ from inferlab.load.runner import INTERRUPTED
 from inferlab.records import module_experiments, store
 from inferlab.records.engine_experiments import measure
 from inferlab.records.experiments import Experiment, LabPlan
-from inferlab.records.jobs import Job, start_engines
+from inferlab.records.jobs import Job
 from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
 from inferlab.records.telemetry import visible_gpus
@@ -164,7 +164,7 @@ class Campaign:
             for environment in _environments(job.turns.recipes.values()):
                 ensure(environment, Settings.load(), self.say)
             job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
-            start_engines(job)
+            job.turns.start_all()
         except LabError as error:
             self.say(f"{job.experiment.id} 失败：{error}")
             self.failed.append(job.experiment.id)

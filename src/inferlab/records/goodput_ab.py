@@ -1,7 +1,8 @@
 """Goodput of A against B: both climb one ladder of rates with the same seeds, in rounds.
 
 A climb ends when goodput falls, or no longer rises while requests queue. In later rounds a side
-begins one rung below the best it has found, so that time goes to the knee.
+begins at the best rate it has found, so that time goes to the knee; where that no longer holds, it
+goes down until one does.
 """
 
 from collections.abc import Sequence
@@ -36,13 +37,15 @@ def run_ladders(
 
     def climb(outcome: Outcome, number: int, side: str) -> None:
         bench, ground = (pair.a, grounds[0]) if side == "A" else (pair.b, grounds[1])
-        for level in _rungs(bench.levels, outcome.runs, side):
+        left = sorted(bench.levels, key=lambda level: level.rate_per_s)
+        level = _first_rung(left, outcome.runs, side)
+        while level:
+            left.remove(level)
             title = f"{side}，{level}，第 {number + 1}/{bench.repeats} 轮"
             watch.started(title, bench.plan.expected_requests(level), bench.plan.duration_s)
             take(outcome, partial(measure_once, bench, ground, level, repeat=number,
                                   labels={"side": side}, watch=watch))  # fmt: skip
-            if is_over(_climbs(outcome.runs).get((side, number), [])):
-                return
+            level = next_rung(left, _climbs(outcome.runs).get((side, number), []), bench.share)
 
     def body(outcome: Outcome) -> None:
         for number, side in in_turn(pair.a.repeats, sides):
@@ -50,6 +53,21 @@ def run_ladders(
             climb(outcome, number, side)
 
     return collect(body)
+
+
+def next_rung(left: Sequence[Level], climb: Sequence[Run], share: float) -> Level | None:
+    """The rung after those of a climb (lowest first) among the `left` ones; None at its end.
+
+    Down until a rate holds, then up until it is over.
+    """
+    if not climb:
+        return next(iter(left), None)
+    low, high = climb[0].labels["rate_per_s"], climb[-1].labels["rate_per_s"]
+    below = [level for level in left if level.rate_per_s < low]
+    if below and not _held(climb[0], share):
+        return below[-1]
+    above = [level for level in left if level.rate_per_s > high]
+    return above[0] if above and not is_over(climb) else None
 
 
 def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
@@ -65,12 +83,8 @@ def rounds_unbroken(runs: Sequence[Run], share: float) -> dict[str, int]:
 
     A rate holds when `share` of its requests met the SLO and the requests in flight did not grow.
     """
-
-    def held(run: Run) -> bool:
-        return not _overloaded(run) and run.goodput is not None and run.goodput.share >= share
-
     climbs = _whole_climbs(runs)
-    return {side: sum(held(climb[-1]) for climb in climbs[side].values()) for side in "AB"}
+    return {side: sum(_held(climb[-1], share) for climb in climbs[side].values()) for side in "AB"}
 
 
 def settled(record: Record) -> bool:
@@ -94,15 +108,11 @@ def _whole_climbs(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
     return {side: {n: done[side, n] for n in rounds} for side in "AB"}
 
 
-def _rungs(levels: Sequence[Level], runs: Sequence[Run], side: str) -> list[Level]:
-    """The ladder from one rung below the side's best so far; the whole ladder at first."""
-    ladder = sorted(levels, key=lambda level: level.rate_per_s)
+def _first_rung(ladder: Sequence[Level], runs: Sequence[Run], side: str) -> Level:
+    """Where the side begins a round: at its best rate so far, at first at the lowest."""
     known = [run for run in runs if run.labels["side"] == side and _counts(run)]
-    if not known:
-        return ladder
-    best = max(known, key=_goodput).labels["rate_per_s"]
-    below = sum(level.rate_per_s < best for level in ladder)
-    return ladder[max(0, below - 1) :]
+    best = max(known, key=_goodput).labels["rate_per_s"] if known else 0.0
+    return next(level for level in ladder if level.rate_per_s >= best)
 
 
 def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
@@ -121,6 +131,10 @@ def is_over(climb: Sequence[Run]) -> bool:
     last, best = climb[-1], max(map(_goodput, climb[:-1]))
     stuck = _overloaded(last) and _goodput(last) <= best
     return stuck or _goodput(last) < FALLEN * best
+
+
+def _held(run: Run, share: float) -> bool:
+    return not _overloaded(run) and run.goodput is not None and run.goodput.share >= share
 
 
 def _overloaded(run: Run) -> bool:

@@ -94,18 +94,6 @@ class Bounded(Watch):
         self.say(f"  {title}")
 
 
-def start_engines(job: Job) -> None:
-    """Start every engine of the job, so that its own time counts measuring alone; where a second
-    one would end the first, the first alone.
-
-    Raises:
-        LabError: one did not start.
-    """
-    names = job.experiment.engines
-    for name in names[:1] if job.turns.mode == "restart" else names:
-        job.turns.take(name)
-
-
 def ground_of(job: Job, name: str) -> Ground:
     """This machine and one engine, which gets the device.
 
