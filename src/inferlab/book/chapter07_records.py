@@ -25,7 +25,7 @@ K = TypeVar("K", bound=Hashable)
 GOODPUT = {
     "goodput_chat": (512, 256),
     "goodput_long_prompt": (8192, 128),
-    "goodput_long_answer": (256, 1024),
+    "goodput_long_answer": (256, 768),
 }
 # Loads tried on four GPUs: name for the reader, prompt, output, TPOT of the SLO in seconds.
 FOUR_GPUS = {
