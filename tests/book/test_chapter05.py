@@ -19,6 +19,7 @@ from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.hardware.host import HostInfo
 from inferlab.records import store
 from inferlab.records.rooflines import measured_ceilings
+from inferlab.records.runs import SteadyVerdict
 from inferlab.records.schema import Comparison, Model, Record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
@@ -154,6 +155,18 @@ def test_what_has_no_record_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch)
         chapter05_records.side_by_side({"小": "preemption"}, ["preemptions"]),
     ]  # fmt: skip
     assert all("./lab record chapter05 --only" in text.data for text in texts)
+
+
+def test_a_goodput_that_is_only_a_lower_bound_judges_no_tuning() -> None:
+    known = store.find("chapter05", "goodput_fp8_ab", "h200")
+    found = chapter05_records.headline(known)
+    assert found and found.name == "best_goodput_req_per_s"
+    held = [
+        run.model_copy(update={"steady": SteadyVerdict(verdict="steady"), "goodput": goodput})
+        for run in known.runs
+        if run.goodput and (goodput := run.goodput.model_copy(update={"share": 1.0}))
+    ]
+    assert chapter05_records.headline(known.model_copy(update={"runs": held})) is None
 
 
 def test_a_requests_blocks_and_steps() -> None:

@@ -185,14 +185,18 @@ def test_a_ladder_that_was_too_low_settles_nothing(monkeypatch: pytest.MonkeyPat
     broken = {"goodput": goodput.model_copy(update={"share": 0.5})}
     known: dict[str, Record] = {}
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
-    assert "goodput_long_answer" in chapter07_records.goodput().data
+    qwen = known_shape("qwen3-8b"), h200_ceilings()
+    assert "goodput_long_answer" in chapter07_records.goodput(*qwen).data
     known["goodput_long_prompt"] = ladders(broken, broken)
-    assert "看不出差别" in chapter07_records.goodput().data
-    assert chapter07_records.measured_gains() == {(8192, 128): 0.94}
+    [row] = chapter07_records.goodput(*qwen).data.splitlines()[2:]
+    assert row.startswith("| 长 prompt：8,192 进 128 出 |")
+    assert row.endswith("| 0.763 | 0.94 | 0.90–1.02 | 看不出差别 |")
+    assert chapter07_records.measured_gains(0.025) == {(8192, 128): 0.94}
+    assert chapter07_records.measured_gains(0.015) == {}, "a load with another SLO"
     for a, b in ((broken, {}), ({}, broken)):
         known["goodput_long_prompt"] = ladders(a, b)
-        assert "未定" in chapter07_records.goodput().data
-        assert chapter07_records.measured_gains() == {}
+        assert "未定" in chapter07_records.goodput(*qwen).data
+        assert chapter07_records.measured_gains(0.025) == {}
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(
@@ -219,4 +223,4 @@ def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -
              chapter07_records.interference(),
              chapter07_records.gains(*chapter07_records.GOODPUT)]  # fmt: skip
     assert all("./lab record chapter07/pd --only" in text.data for text in texts)
-    assert chapter07_records.measured_gains() == {}
+    assert chapter07_records.measured_gains(0.025) == {}

@@ -113,6 +113,20 @@ async def test_a_worker_that_came_back_is_found_before_the_next_health_check() -
 
 
 @in_loop
+async def test_a_frozen_worker_does_not_hold_up_who_asks_for_one_that_came_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inferlab.engines.router.workers.LOOK_AGAIN_S", 300.0)
+    async with bench(2, 1, "--health-interval", "300") as b:
+        back, frozen = b.prefill
+        frozen.awake.clear()
+        for worker in b.service.fleet.prefill:
+            worker.found("连不上")
+        answer = await b.right("a")
+        assert answer.headers["X-Prefill"] == back.url
+
+
+@in_loop
 async def test_refused_connections_use_up_no_try() -> None:
     async with bench(5, 1, "--tries", "1", "--health-interval", "30") as b:
         for worker in b.prefill[:4]:

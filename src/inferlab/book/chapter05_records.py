@@ -20,6 +20,7 @@ from inferlab.plots.step_profile import step_attribution
 from inferlab.plots.tables import table
 from inferlab.plots.tuning import TuningStep, tuning_steps
 from inferlab.records import store
+from inferlab.records.goodput_ab import BEST, settled
 from inferlab.records.rooflines import describe, measured_ceilings
 from inferlab.records.schema import Comparison, Figure, Record
 
@@ -220,6 +221,8 @@ def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
 
 
 def headline(record: Record) -> Comparison | None:
-    """The comparison that a tuning is judged by."""
+    """The comparison that a tuning is judged by; None where a goodput is only a lower bound."""
     by = {each.name: each for each in record.comparisons}
-    return by.get("best_goodput_req_per_s") or by.get("output_tokens_per_s")
+    if goodput := by.get(BEST):
+        return goodput if settled(record) else None
+    return by.get("output_tokens_per_s")

@@ -10,8 +10,8 @@ from inferlab.arithmetic.roofline import prefill
 from inferlab.arithmetic.separation import best_split, handover_bytes, rates
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
-from inferlab.book.chapter07 import EFFICIENCY, ETHERNET_25G_BYTES_PER_S
-from inferlab.book.shown_records import VERDICTS, ShownRecords, sides_of
+from inferlab.book.chapter07 import EFFICIENCY, ETHERNET_25G_BYTES_PER_S, predicted_gain
+from inferlab.book.shown_records import VERDICTS, ShownRecords
 from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
 from inferlab.plots.interference import interference as interference_picture
@@ -22,12 +22,12 @@ from inferlab.records.schema import Figure, Record
 
 LAB = "chapter07/pd"
 K = TypeVar("K", bound=Hashable)
+# Loads of the experiments: name for the reader, prompt, output, TPOT of the SLO in seconds.
 GOODPUT = {
-    "goodput_chat": (512, 256),
-    "goodput_long_prompt": (8192, 128),
-    "goodput_long_answer": (256, 768),
+    "goodput_chat": ("对话", 512, 256, 0.015),
+    "goodput_long_prompt": ("长 prompt", 8192, 128, 0.025),
+    "goodput_long_answer": ("长回答", 256, 768, 0.025),
 }
-# Loads tried on four GPUs: name for the reader, prompt, output, TPOT of the SLO in seconds.
 FOUR_GPUS = {
     "chat": ("对话 512/256", 512, 256, 0.015),
     "long_prompt": ("长 prompt 8,192/128", 8192, 128, 0.025),
@@ -152,26 +152,34 @@ def interference() -> Drawing | Markdown:
     return interference_picture(sides, note=describe(*found.values()))
 
 
-def goodput() -> Markdown:
-    """Goodput of PD against replicas, and whether their ladders were high enough to tell."""
+def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
+    """Goodput of PD against replicas, beside the prediction, and whether their ladders were high
+    enough to tell."""
     rows = []
-    for name, (prompt, output) in GOODPUT.items():
+    for name, (label, prompt, output, tpot_s) in GOODPUT.items():
         record = _H200.find(name)
         for each in record.comparisons if record else ():
             if record and each.name == BEST:
                 means = [record.one(BEST, side=side).mean for side in "AB"]
                 said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮到顶还没垮"
-                rows.append((f"{prompt:,} 进 {output:,} 出", sides_of(record), *means, each.ratio,
+                predicted = predicted_gain(shape, ceilings, prompt, output, tpot_s)
+                rows.append((f"{label}：{prompt:,} 进 {output:,} 出", *means, predicted, each.ratio,
                              f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
     if not rows:
         return _H200.missing(GOODPUT)
-    heads = ["负载", "A → B", "A req/s", "B req/s", "B ÷ A", "区间（95 %）", "结论"]
+    heads = ["负载", "两个副本 A，req/s", "1P1D B，req/s", "预测 B ÷ A", "实测 B ÷ A",
+             "区间（95 %）", "结论"]  # fmt: skip
     return table(heads, rows)
 
 
-def measured_gains() -> dict[tuple[int, int], float]:
-    """(prompt, output) → recorded goodput, PD ÷ replicas, where it is settled."""
-    return _recorded_gains({lengths: name for name, lengths in GOODPUT.items()})
+def measured_gains(tpot_s: float) -> dict[tuple[int, int], float]:
+    """(prompt, output) → recorded goodput, PD ÷ replicas, of loads with this TPOT in their SLO and
+    where it is settled."""
+    return _recorded_gains({
+        (prompt, output): name
+        for name, (_, prompt, output, limit_s) in GOODPUT.items()
+        if limit_s == tpot_s
+    })  # fmt: skip
 
 
 def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:

@@ -58,13 +58,19 @@ class Watchdog:
 
 @contextlib.contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this as Ctrl-C does, so that no engine is left behind."""
+    """SIGTERM and SIGHUP end this as Ctrl-C does, so that no engine is left behind.
+
+    Under `nohup` SIGHUP stays ignored. What a script starts in the background has Ctrl-C ignored,
+    and nothing could end it: here it is not.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
+    before = {number: signal.getsignal(number) for number in (*numbers, signal.SIGINT)}
+    if before[signal.SIGINT] is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (each for each in numbers if before[each] is not signal.SIG_IGN):
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield

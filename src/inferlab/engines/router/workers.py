@@ -182,12 +182,19 @@ class Fleet:
             worker.found(describe(error))
 
     async def look_again(self) -> None:
-        """Checks those out of rotation now: one may have come back since its last regular check."""
+        """Checks those out of rotation now: one may have come back since its last regular check.
+
+        Ends once a request can be served; one that is frozen does not hold it up.
+        """
         out = [worker for worker in self.workers if not worker.healthy]
         for worker in out:
             self.suspect(worker)
-        if checks := [worker.checking for worker in out if worker.checking]:
-            await asyncio.wait(checks, timeout=LOOK_AGAIN_S)
+        checks = {worker.checking for worker in out if worker.checking}
+        end = time.monotonic() + LOOK_AGAIN_S
+        while checks and not self.ready and (left := end - time.monotonic()) > 0:
+            _, checks = await asyncio.wait(
+                checks, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
 
     def suspect(self, worker: Worker) -> None:
         """Checks a worker that has just failed, beside the regular rounds."""
