@@ -62,10 +62,6 @@ class Recipe:
         """The engine that reads the configuration."""
         return native.program_of(self.config)
 
-    def start(self, *, limit_s: float) -> "TemporaryEngine":
-        """As the function `start`."""
-        return start(self, limit_s=limit_s)
-
     def launch(self) -> "TemporaryEngine":
         """As the function `launch`."""
         return launch(self)
