@@ -19,7 +19,6 @@ from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.hardware.host import HostInfo
 from inferlab.records import store
 from inferlab.records.rooflines import measured_ceilings
-from inferlab.records.runs import SteadyVerdict
 from inferlab.records.schema import Comparison, Model, Record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
@@ -109,7 +108,7 @@ def test_one_streams_share_of_the_roofline(recorded: None) -> None:
 def test_ladders_say_which_runs_were_not_steady() -> None:
     record = store.find("chapter05", "goodput_fp8_ab", "h200")
     head, _, *rows = chapter05_records.ladders(record).data.splitlines()
-    assert "defaults goodput" in head and "throughput-fp8：未到稳态" in head
+    assert "defaults 达标" in head and "throughput-fp8：未到稳态" in head
     cells = [row.strip("| ").split(" | ") for row in rows]
     counts = [cell.split(" / ") for row in cells for cell in (row[2], row[4]) if "/" in cell]
     assert sum(int(of) for _, of in counts) == len(record.runs)
@@ -122,10 +121,9 @@ def test_a_rate_without_a_whole_run_is_a_dash() -> None:
     cut = {"side": "A", "rate_per_s": 20.0}
     runs = [run.model_copy(update={"partial": "中断"}) if run.labels == cut else run
             for run in record.runs]  # fmt: skip
-    kept = [f for f in record.figures if f.name != "goodput_req_per_s" or f.labels != cut]
-    partial = record.model_copy(update={"runs": runs, "figures": kept})
+    partial = record.model_copy(update={"runs": runs})
     first = chapter05_records.ladders(partial).data.splitlines()[2]
-    assert first.startswith("| 20 | — | — | 17.7 |")
+    assert first.startswith("| 20 | — | — | 100% | 0 / 1 |")
 
 
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:
@@ -158,11 +156,11 @@ def test_what_has_no_record_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_goodput_that_is_only_a_lower_bound_judges_no_tuning() -> None:
-    known = store.find("chapter05", "goodput_fp8_ab", "h200")
+    known = store.find("chapter07/pd", "goodput_chat", "h200")
     found = chapter05_records.headline(known)
-    assert found and found.name == "best_goodput_req_per_s"
+    assert found and found.name == "capacity_req_per_s"
     held = [
-        run.model_copy(update={"steady": SteadyVerdict(verdict="steady"), "goodput": goodput})
+        run.model_copy(update={"goodput": goodput})
         for run in known.runs
         if run.goodput and (goodput := run.goodput.model_copy(update={"share": 1.0}))
     ]

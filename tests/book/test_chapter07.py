@@ -174,7 +174,7 @@ def ladders(last_a: dict[str, Any], last_b: dict[str, Any]) -> Record:
                 runs.append(
                     lower.model_copy(update={"labels": labels, "repeat": number, **changes})
                 )
-    found = Comparison(name="best_goodput_req_per_s", ratio=0.94, low=0.9, high=1.02,
+    found = Comparison(name="capacity_req_per_s", ratio=0.94, low=0.9, high=1.02,
                        confidence=0.95, verdict="no difference")  # fmt: skip
     return pattern.model_copy(update={"runs": runs, "comparisons": [found]})
 
@@ -203,7 +203,7 @@ def test_splits_of_four_gpus_are_held_against_the_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def record(ratio: float) -> Record:
-        found = Comparison(name="best_goodput_req_per_s", ratio=ratio, low=ratio, high=ratio,
+        found = Comparison(name="capacity_req_per_s", ratio=ratio, low=ratio, high=ratio,
                            confidence=0.95, verdict="no difference")  # fmt: skip
         pattern = store.find("chapter03", "gpu_load", "h200")
         return pattern.model_copy(update={"comparisons": [found]})

@@ -16,7 +16,7 @@ from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
 from inferlab.records.experiments import read_plan
-from inferlab.records.goodput_ab import BEST
+from inferlab.records.goodput_ab import CAPACITY
 from inferlab.records.schema import Figure, Record
 from inferlab.repository import labs, root
 
@@ -184,16 +184,16 @@ def test_a_lower_bound_of_goodput_is_judged_by_nobody(
     runs = [run.model_copy(update={"goodput": run.goodput.model_copy(update={"share": share}),
                                    "steady": run.steady.model_copy(update={"verdict": "steady"})})
             for run in pattern.runs if run.goodput]  # fmt: skip
-    figures = [Figure.from_series(Series(BEST, "req/s", values, {"side": side}))
+    figures = [Figure.from_series(Series(CAPACITY, "req/s", values, {"side": side}))
                for side, values in (("A", [4.0, 4.1]), ("B", [3.9, 4.0]))]  # fmt: skip
     changes = {"experiment": "load", "runs": runs, "figures": figures}
     path = store.save(pattern.model_copy(update=changes), tmp_path)
     finding = judge(
-        ratio_claim(name=BEST, over={"side": "B"}, under={"side": "A"}),
+        ratio_claim(name=CAPACITY, over={"side": "B"}, under={"side": "A"}),
         Records(path.parents[2], "chapter07/pd"),
     )
     assert finding.verdict == verdict, finding.reason
-    assert ("只是下界" in finding.reason) is (verdict == "无法比较")
+    assert ("只是个界限" in finding.reason) is (verdict == "无法比较")
 
 
 @pytest.mark.parametrize(

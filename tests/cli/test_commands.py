@@ -1,5 +1,6 @@
 """The command line as the reader meets it: help, and errors of one line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -62,3 +63,32 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     assert done.stderr.startswith("错误: ")
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_goodput_is_derived_again_from_a_records_runs(tmp_path: Path):
+    known = root() / "results" / "h200" / "chapter07" / "pd" / "goodput_chat.json"
+    copy = tmp_path / known.name
+    before = json.loads(known.read_text(encoding="utf-8"))
+    stripped = before | {"figures": [], "comparisons": []}
+    copy.write_text(json.dumps(stripped), encoding="utf-8")
+    done = inferlab("records", "rederive", str(copy))
+    assert done.returncode == 0, done.stderr
+    after = json.loads(copy.read_text(encoding="utf-8"))
+    assert after["comparisons"] == before["comparisons"] and after["runs"] == before["runs"]
+    assert {figure["name"] for figure in after["figures"]} > {"capacity_req_per_s", "ttft_ms.p99"}
+    assert after["parameters"]["rederived"]["at"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chapter05/graphs", "不是 goodput_ab 的记录"),
+        ("chapter05/goodput_fp8_ab", "不足 2 轮，没有改动"),
+    ],
+)
+def test_what_cannot_be_derived_again_stays_as_it_is(name: str, message: str, tmp_path: Path):
+    copy = shutil.copy(root() / "results" / "h200" / f"{name}.json", tmp_path)
+    before = copy.read_bytes()
+    done = inferlab("records", "rederive", str(copy))
+    assert done.returncode and message in done.stderr
+    assert copy.read_bytes() == before

@@ -8,46 +8,52 @@ from inferlab.errors import UsageError
 from inferlab.load.null_process import null_server
 from inferlab.load.workloads import Lengths
 from inferlab.measure.goodput import Slo
-from inferlab.records.ab import Ab, both_grounds
+from inferlab.records.ab import Ab, ab_record, both_grounds
+from inferlab.records.benchmark import Outcome
 from inferlab.records.goodput_ab import (
-    BEST,
-    goodput_comparisons,
-    goodput_figures,
-    is_over,
-    ladder_notes,
+    CAPACITY,
+    Knee,
     next_rung,
     run_ladders,
+    settled,
+    with_capacities,
 )
 from inferlab.records.one_run import Bench
 from inferlab.records.plan import Level, Plan, Workload
 from inferlab.records.runs import GoodputFigures, Run, RunSummary, SteadyVerdict
+from inferlab.records.schema import Record
 
 LADDER = (Level(rate_per_s=20), Level(rate_per_s=200))
 
 
-def test_the_best_of_each_rounds_ladder_is_compared():
+def ladders_record(pair: Ab, runs: list[Run]) -> Record:
+    """As `./lab record` makes it, of these runs."""
+    outcome = Outcome(runs=runs)
+    return with_capacities(ab_record(pair, both_grounds(pair), outcome))
+
+
+def test_each_round_climbs_to_the_knee_and_later_ones_begin_there():
     plan = Plan(Workload(output=Lengths(8)), arrival="constant", requests=60, duration_s=0)
     with null_server(ttft_ms=5, itl_ms=1, slots=1) as slow, null_server(ttft_ms=5) as fast:
-        # One slot of 12 ms: about 80 answers a second at best.
+        # One slot of 12 ms: 80 requests a second at most, whatever is asked.
         a = Bench(slow.endpoint(), plan, LADDER, repeats=2, slo=Slo(ttft_ms=60))
         pair = Ab(a, replace(a, endpoint=fast.endpoint()))
-        runs = run_ladders(pair, both_grounds(pair)).runs
-    seen = [(run.repeat, run.labels["side"], run.labels["rate_per_s"]) for run in runs[:4]]
-    assert seen == [(0, "A", 20), (0, "A", 200), (0, "B", 20), (0, "B", 200)]
-    by_seed = {(run.repeat, run.labels["rate_per_s"], run.seed) for run in runs}
-    # The faster side begins its second round at the top rung, where it held.
-    assert len(by_seed) == 4, "both sides get the same seeds"
-    later = [(run.labels["side"], run.labels["rate_per_s"]) for run in runs[4:]]
-    assert later[0] == ("B", 200) and later[1][0] == "A"
-    best = {
-        figure.labels["side"]: figure for figure in goodput_figures(runs) if figure.name == BEST
-    }
-    assert len(best["A"].values) == 2
-    assert best["A"].mean < 80 < best["B"].mean
-    [compared] = goodput_comparisons(runs)
-    assert compared.verdict == "B faster"
-    notes = ladder_notes(runs, 0.9)
-    assert notes["lower_bound_b"] and notes["best_rates_b"] == [200, 200]
+        record = ladders_record(pair, run_ladders(pair, both_grounds(pair)).runs)
+    runs = record.runs
+    seen = [(run.repeat, run.labels["side"], run.labels["rate_per_s"]) for run in runs]
+    assert seen[:4] == [(0, "A", 20), (0, "A", 200), (0, "B", 20), (0, "B", 200)]
+    assert seen[4:] == [(1, "B", 200), (1, "A", 20), (1, "A", 200)], "B held the top rung"
+    assert len({(run.repeat, run.labels["rate_per_s"], run.seed) for run in runs}) == 4, (
+        "both sides get the same seeds"
+    )
+    slow_side, fast_side = (record.one(CAPACITY, side=side) for side in "AB")
+    assert len(slow_side.values) == 2 and all(20 < value < 200 for value in slow_side.values)
+    assert fast_side.values == [200, 200]
+    [compared] = record.comparisons
+    assert (compared.name, compared.verdict) == (CAPACITY, "B faster")
+    notes = record.parameters
+    assert (notes["lower_bound_a"], notes["lower_bound_b"]) == (False, True)
+    assert not settled(record)
 
 
 def test_an_unfinished_ladder_is_left_out():
@@ -55,9 +61,11 @@ def test_an_unfinished_ladder_is_left_out():
     with null_server(ttft_ms=1, itl_ms=1) as server, null_server(ttft_ms=1, itl_ms=1) as other:
         a = Bench(server.endpoint(), plan, LADDER, repeats=2, slo=Slo(ttft_ms=60))
         pair = Ab(a, replace(a, endpoint=other.endpoint()))
-        runs = run_ladders(pair, both_grounds(pair)).runs[:-1]
-    assert goodput_comparisons(runs) == []
-    assert all(len(f.values) == 1 for f in goodput_figures(runs) if f.name == BEST)
+        runs = run_ladders(pair, both_grounds(pair)).runs
+        # Both hold the top rung, where the second round begins and ends; here A's is not made.
+        record = ladders_record(pair, runs[:-1])
+    assert [len(figure.values) for figure in record.select(CAPACITY)] == [1, 1]
+    assert record.comparisons == []
 
 
 def test_what_is_sent_in_the_ramp_does_not_count():
@@ -71,39 +79,28 @@ def test_what_is_sent_in_the_ramp_does_not_count():
         assert run.goodput and run.goodput.requests_per_s == pytest.approx(20, rel=0.15)
 
 
-def run_at(rate: float, goodput: float, verdict: str) -> Run:
-    """Of side A, as the ladder sees it."""
+def run_at(rate: float, share: float, verdict: str = "steady", side: str = "A") -> Run:
+    """As the ladder sees it: what share of its requests met the SLO."""
     return Run.model_construct(
-        labels={"side": "A", "rate_per_s": rate}, repeat=0, partial="",
+        labels={"side": side, "rate_per_s": rate}, repeat=0, partial="",
         summary=RunSummary.model_construct(ok=1),
-        goodput=GoodputFigures(requests_per_s=goodput, output_tokens_per_s=0, share=1),
+        goodput=GoodputFigures(requests_per_s=rate, output_tokens_per_s=0, share=share),
         steady=SteadyVerdict(verdict=verdict),
     )  # fmt: skip
 
 
-def test_a_climb_ends_on_the_plateau_and_its_best_is_no_lower_bound():
-    climbed = [run_at(20, 20, "steady"), run_at(23, 22.3, "overloaded")]
-    assert not is_over(climbed), "it still rises"
-    assert is_over([*climbed, run_at(27, 22.2, "overloaded")])
-    assert not is_over([*climbed, run_at(27, 22.2, "steady")]), "one step of scatter"
-    assert is_over([*climbed, run_at(27, 12, "steady")])
-    other = [run.model_copy(update={"labels": run.labels | {"side": "B"}}) for run in climbed]
-    assert ladder_notes([*climbed, *other], 0.9)["lower_bound_a"] is False
-    steady = [run.model_copy(update={"steady": SteadyVerdict(verdict="steady")}) for run in other]
-    assert ladder_notes([*climbed, *steady], 0.9)["lower_bound_b"] is True
+def test_the_knee_lies_where_the_share_falls_through_what_is_asked():
+    climb = [run_at(20, 1.0), run_at(22, 0.95), run_at(24, 0.45)]
+    knee = Knee.of(climb, 0.9)
+    assert knee.rate_per_s == pytest.approx(22.2)
+    assert (knee.held, knee.broke) == (climb[1], climb[2])
+    assert Knee.of(climb[:2], 0.9) == Knee(22, climb[1], None), "a lower bound"
+    assert Knee.of(climb[2:], 0.9) == Knee(24, None, climb[2]), "an upper bound"
+    again = [*climb, run_at(26, 0.92)]
+    assert Knee.of(again, 0.9).rate_per_s == pytest.approx(22.2), "what holds above it is luck"
 
 
-def test_a_climb_that_ended_while_its_rate_held_is_a_lower_bound():
-    """Fewer requests arrived at the higher rate, so that goodput fell; all met the SLO."""
-    low, high = run_at(4, 4.28, "steady"), run_at(5, 3.49, "steady")
-    failed = high.model_copy(update={"goodput": high.goodput.model_copy(update={"share": 0.4})})
-    other = [run.model_copy(update={"labels": run.labels | {"side": "B"}}) for run in (low, failed)]
-    notes = ladder_notes([low, high, *other], 0.9)
-    assert (notes["lower_bound_a"], notes["lower_bound_b"]) == (True, False)
-    assert notes["best_rates_a"] == notes["best_rates_b"] == [4]
-
-
-def test_a_later_round_begins_at_the_best_and_goes_down_until_a_rate_holds():
+def test_a_later_round_goes_down_until_a_rate_holds_and_then_up_until_one_does_not():
     ladder = [Level(rate_per_s=rate) for rate in (4, 5, 6, 7)]
 
     def after(*climb: Run) -> float | None:
@@ -112,14 +109,48 @@ def test_a_later_round_begins_at_the_best_and_goes_down_until_a_rate_holds():
         level = next_rung(left, climb, 0.9)
         return level.rate_per_s if level else None
 
-    four, five, six = run_at(4, 4, "steady"), run_at(5, 5, "steady"), run_at(6, 5.9, "steady")
-    queued, fallen = run_at(6, 5, "overloaded"), run_at(7, 4, "overloaded")
-    late = five.model_copy(update={"goodput": five.goodput.model_copy(update={"share": 0.8})})
-    assert after(five) == 6 and after(five, six) == 7
-    assert after(five, queued) is None and after(five, six, fallen) is None
-    assert after(late) == 4 and after(four, late) == 6 and after(queued) == 5
-    assert after(late, six) == 4, "the lower bound of the SLO's share is sought below"
-    assert after(four, late, queued) is None
+    held = {rate: run_at(rate, 0.9) for rate in (4, 5, 6, 7)}
+    late = {rate: run_at(rate, 0.89) for rate in (4, 5, 6, 7)}
+    assert after() == 4
+    assert after(held[5]) == 6 and after(held[5], held[6]) == 7
+    assert after(late[6]) == 5 and after(late[5], late[6]) == 4
+    assert after(held[5], late[6]) is None, "the knee is between them"
+    assert after(held[7]) is None and after(late[4]) is None, "the ladder ends here"
+    growing = run_at(5, 0.95, "overloaded")
+    assert after(growing) == 6, "the share decides; what is in flight may grow by chance"
+
+
+def test_bounds_and_growth_are_noted():
+    plan = Plan(Workload(output=Lengths(2)), arrival="constant", requests=12, duration_s=0)
+    with null_server(ttft_ms=1, itl_ms=1) as server:
+        bench = Bench(server.endpoint(), plan, LADDER, repeats=2, slo=Slo(ttft_ms=60), share=0.9)
+        pair = Ab(bench, bench)
+        pattern = ladders_record(pair, run_ladders(pair, both_grounds(pair)).runs)
+    whole = {(run.labels["side"], run.repeat): run for run in pattern.runs}
+
+    def record(*seen: Run) -> Record:
+        """The same ladders in both rounds, on whole runs."""
+        runs = [
+            whole[each.labels["side"], number].model_copy(
+                update={"labels": each.labels, "goodput": each.goodput, "steady": each.steady}
+            )
+            for number in (0, 1) for each in seen
+        ]  # fmt: skip
+        return with_capacities(pattern.model_copy(update={"runs": runs}))
+
+    a = [run_at(20, 1.0, "overloaded"), run_at(200, 0.2)]
+    found = record(*a, run_at(20, 0.6, side="B"))
+    notes = found.parameters
+    assert (notes["upper_bound_b"], notes["lower_bound_a"]) == (True, False)
+    assert (notes["growing_where_held_a"], notes["growing_where_held_b"]) == (2, 0)
+    assert not settled(found)
+    assert [figure.values for figure in found.select(CAPACITY)][1] == [20, 20]
+    both = record(*a, run_at(20, 1.0, side="B"), run_at(200, 0.6, side="B"))
+    assert settled(both)
+    [compared] = both.comparisons
+    assert compared.ratio == pytest.approx((20 + 180 * 0.1 / 0.4) / (20 + 180 * 0.1 / 0.8))
+    again = with_capacities(both)
+    assert again == both, "all of it comes from the runs"
 
 
 def test_both_seeds_of_binomial_arrivals_offer_the_same_load():

@@ -115,7 +115,7 @@ def test_two_engines_take_turns_and_one_that_dies_leaves_what_was_measured(tmp_p
     assert len(ab.comparisons) > 0
     ladder = found["ladder"]
     assert ladder.partial
-    assert len(ladder.one("best_goodput_req_per_s", side="A").values) == 1
+    assert len(ladder.one("capacity_req_per_s", side="A").values) == 1
     assert any("中途退出" in line for line in said)
     assert not engines_running()
 

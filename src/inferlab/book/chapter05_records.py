@@ -20,7 +20,7 @@ from inferlab.plots.step_profile import step_attribution
 from inferlab.plots.tables import table
 from inferlab.plots.tuning import TuningStep, tuning_steps
 from inferlab.records import store
-from inferlab.records.goodput_ab import BEST, settled
+from inferlab.records.goodput_ab import CAPACITY, settled
 from inferlab.records.rooflines import describe, measured_ceilings
 from inferlab.records.schema import Comparison, Figure, Record
 
@@ -190,21 +190,21 @@ def utilisation(record: Record) -> Markdown:
 
 
 def ladders(record: Record) -> Markdown:
-    """Goodput of both sides over the rate, and how many runs were not steady: requests in flight
-    still grew, or an answer took more than a third of the window."""
+    """Share of requests within the SLO of both sides over the rate, and how many runs were not
+    steady: requests in flight still grew, or an answer took more than a third of the window."""
     rates = sorted({run.labels["rate_per_s"] for run in record.runs})
 
     def cells(side: str, rate: float) -> tuple[Any, Any]:
         labels = {"side": side, "rate_per_s": rate}
-        found = record.select("goodput_req_per_s", **labels)
-        if not found:  # not climbed so far, or no run of it is whole
-            return "—", "—"
         runs = [run for run in record.runs if run.labels == labels and not run.partial]
+        shares = [run.goodput.share for run in runs if run.goodput]
+        if not shares:  # not climbed so far, or no run of it is whole
+            return "—", "—"
         unsteady = sum(run.steady.verdict != "steady" for run in runs)
-        return found[0].mean, f"{unsteady} / {len(runs)}"
+        return "、".join(f"{share:.0%}" for share in shares), f"{unsteady} / {len(runs)}"
 
     names = [record.parameters.get(f"engine_{side.lower()}", side) for side in "AB"]
-    heads = [f"{name}{part}" for name in names for part in (" goodput（req/s）", "：未到稳态")]
+    heads = [f"{name}{part}" for name in names for part in (" 达标（各轮）", "：未到稳态")]
     return table(["到达率（req/s）", *heads],
                  [(rate, *cells("A", rate), *cells("B", rate)) for rate in rates])  # fmt: skip
 
@@ -223,6 +223,6 @@ def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
 def headline(record: Record) -> Comparison | None:
     """The comparison that a tuning is judged by; None where a goodput is only a lower bound."""
     by = {each.name: each for each in record.comparisons}
-    if goodput := by.get(BEST):
+    if goodput := by.get(CAPACITY):
         return goodput if settled(record) else None
     return by.get("output_tokens_per_s")

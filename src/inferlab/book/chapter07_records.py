@@ -16,7 +16,7 @@ from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
 from inferlab.plots.interference import interference as interference_picture
 from inferlab.plots.tables import table
-from inferlab.records.goodput_ab import BEST, settled
+from inferlab.records.goodput_ab import CAPACITY, settled
 from inferlab.records.rooflines import describe
 from inferlab.records.schema import Figure, Record
 
@@ -159,9 +159,9 @@ def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
     for name, (label, prompt, output, tpot_s) in GOODPUT.items():
         record = _H200.find(name)
         for each in record.comparisons if record else ():
-            if record and each.name == BEST:
-                means = [record.one(BEST, side=side).mean for side in "AB"]
-                said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮到顶还没垮"
+            if record and each.name == CAPACITY:
+                means = [record.one(CAPACITY, side=side).mean for side in "AB"]
+                said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮没有爬到头"
                 predicted = predicted_gain(shape, ceilings, prompt, output, tpot_s)
                 rows.append((f"{label}：{prompt:,} 进 {output:,} 出", *means, predicted, each.ratio,
                              f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
@@ -190,7 +190,7 @@ def _recorded_gains(experiments: Mapping[K, str]) -> dict[K, float]:
         for key, record in found.items()
         if record and settled(record)
         for each in record.comparisons
-        if each.name == BEST
+        if each.name == CAPACITY
     }
 
 

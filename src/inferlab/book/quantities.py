@@ -12,7 +12,7 @@ from inferlab.book.chapter03 import known_shape
 from inferlab.errors import LabError
 from inferlab.measure.statistics import Interval, mean_interval, ratio_interval
 from inferlab.records import store
-from inferlab.records.goodput_ab import BEST, settled
+from inferlab.records.goodput_ab import CAPACITY, settled
 from inferlab.records.rooflines import LayerPoint, layer_points
 from inferlab.records.schema import Figure, Record
 
@@ -50,10 +50,10 @@ class Records:
         """The one figure of that name and those labels.
 
         Raises:
-            LabError: there is none, or there are several, or it is only a lower bound.
+            LabError: there is none, or there are several, or it is a bound only.
         """
-        if name == BEST and not settled(self.read(experiment)):
-            raise LabError(f"{experiment} 里有一轮爬到最高的速率还没垮，最好的 goodput 只是下界")
+        if name == CAPACITY and not settled(self.read(experiment)):
+            raise LabError(f"{experiment} 里有一轮没有爬到头，goodput 只是个界限")
         try:
             return self.read(experiment).one(name, **labels)
         except KeyError:

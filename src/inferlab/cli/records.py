@@ -1,4 +1,4 @@
-"""`./lab records`: list, show, compare, import, and the JSON schema."""
+"""`./lab records`: list, show, compare, rederive, import, and the JSON schema."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +81,33 @@ def compare(a: Which, b: Which) -> None:
     notes = [f"注意：{line}" for line in found.caveats]
     for line in [*notes, "两份记录没有交替测量，慢慢漂移的因素不在区间里；要下结论请用 ./lab ab。"]:
         console.print(line, markup=False, soft_wrap=True)
+
+
+@records.command()
+def rederive(which: Which) -> None:
+    """按现在的定义，从记录里的各次运行重新算 goodput_ab 的结果，写回原处。"""
+    import sys
+    from datetime import UTC, datetime
+
+    from inferlab.cli.bench_view import show_comparisons, wide_console
+    from inferlab.errors import LabError, UsageError
+    from inferlab.records import store
+    from inferlab.records.catalogue import find_record
+    from inferlab.records.goodput_ab import with_capacities
+    from inferlab.records.provenance import describe_software
+
+    path, record = find_record(which)
+    if record.parameters.get("description", {}).get("measure") != "goodput_ab":
+        raise UsageError(f"{path} 不是 goodput_ab 的记录", remedy="list 列出全部记录")
+    found = with_capacities(record)
+    if not found.comparisons:
+        raise LabError(f"{path} 里两边都爬到头的轮次不足 2 轮，没有改动", remedy="重新测量这一项")
+    note = {"at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git_commit": describe_software(Path(sys.executable)).git_commit}  # fmt: skip
+    parameters = found.parameters | {"rederived": note}
+    store.write(found.model_copy(update={"parameters": parameters}), path)
+    typer.echo(f"重新算好，写回 {path}")
+    show_comparisons(wide_console(), found.comparisons)
 
 
 @records.command("import")

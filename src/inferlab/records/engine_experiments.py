@@ -23,12 +23,7 @@ from inferlab.measure import (
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
 from inferlab.records.benchmark import Stopped, as_record, run_bench, software
-from inferlab.records.goodput_ab import (
-    goodput_comparisons,
-    goodput_figures,
-    ladder_notes,
-    run_ladders,
-)
+from inferlab.records.goodput_ab import run_ladders, with_capacities
 from inferlab.records.jobs import (
     Bounded,
     Job,
@@ -83,12 +78,7 @@ def _ladders(job: Job) -> Record:
     pair, grounds = _two_sides(job)
     watch = Bounded(job.deadline_s, job.turns.say)
     outcome = run_ladders(pair, grounds, watch, _sides(job))
-    record = ab_record(pair, grounds, outcome)
-    record = record.model_copy(update={
-        "figures": goodput_figures(outcome.runs) + record.figures,
-        "comparisons": goodput_comparisons(outcome.runs),
-    })  # fmt: skip
-    return told(job, record, _names(job) | ladder_notes(outcome.runs, pair.a.share))
+    return told(job, with_capacities(ab_record(pair, grounds, outcome)), _names(job))
 
 
 def _two_sides(job: Job) -> tuple[Ab, tuple[Ground, Ground]]:

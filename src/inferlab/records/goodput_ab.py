@@ -1,11 +1,16 @@
-"""Goodput of A against B: both climb one ladder of rates with the same seeds, in rounds.
+"""Goodput of A against B: the rate at which a share of the requests still meets the SLO.
 
-A climb ends when goodput falls, or no longer rises while requests queue. In later rounds a side
-begins at the best rate it has found, so that time goes to the knee; where that no longer holds, it
-goes down until one does.
+As DistServe defines goodput (Zhong et al., OSDI 2024): the highest rate at which, say, 90 % of the
+requests meet it. Both sides climb one ladder of rates with the same seeds, in rounds, until a rate
+does not hold; between the last that did and that one the rate is interpolated. Answers counted
+inside a window would scatter more: what is in flight at its ends comes and goes with the arrivals.
+
+In later rounds a side begins where it was last seen to hold, so that time goes to the knee; where
+that no longer holds, it goes down until one does.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,13 +18,15 @@ from inferlab.errors import UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records.ab import Ab, Sides, compared, in_turn
 from inferlab.records.benchmark import Outcome, collect, take
+from inferlab.records.figures import figures_of
 from inferlab.records.one_run import Ground, Watch, measure_once
 from inferlab.records.plan import Level
 from inferlab.records.runs import Run
-from inferlab.records.schema import Comparison, Figure, Record
+from inferlab.records.schema import Figure, Record
 
-BEST = "best_goodput_req_per_s"
-FALLEN = 0.9  # of the best so far: below it the knee is passed, above it may be scatter
+CAPACITY = "capacity_req_per_s"
+_NOTES = ("lower_bound", "upper_bound", "growing_where_held")
+_FORMER_NOTES = ("best_rates", "best_while_overloaded")
 
 
 def run_ladders(
@@ -38,7 +45,7 @@ def run_ladders(
     def climb(outcome: Outcome, number: int, side: str) -> None:
         bench, ground = (pair.a, grounds[0]) if side == "A" else (pair.b, grounds[1])
         left = sorted(bench.levels, key=lambda level: level.rate_per_s)
-        level = _first_rung(left, outcome.runs, side)
+        level = _first_rung(left, outcome.runs, side, bench.share)
         while level:
             left.remove(level)
             title = f"{side}，{level}，第 {number + 1}/{bench.repeats} 轮"
@@ -58,61 +65,107 @@ def run_ladders(
 def next_rung(left: Sequence[Level], climb: Sequence[Run], share: float) -> Level | None:
     """The rung after those of a climb (lowest first) among the `left` ones; None at its end.
 
-    Down until a rate holds, then up until it is over.
+    Down until a rate holds, then up until one does not.
     """
     if not climb:
         return next(iter(left), None)
-    low, high = climb[0].labels["rate_per_s"], climb[-1].labels["rate_per_s"]
+    low, high = _rate(climb[0]), _rate(climb[-1])
     below = [level for level in left if level.rate_per_s < low]
     if below and not _held(climb[0], share):
         return below[-1]
     above = [level for level in left if level.rate_per_s > high]
-    return above[0] if above and not is_over(climb) else None
+    return above[0] if above and _held(climb[-1], share) else None
 
 
-def best_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """side → round → the run of the highest goodput; rounds that both sides climbed to the end."""
-    return {
-        side: {number: max(climb, key=_goodput) for number, climb in by_round.items()}
-        for side, by_round in _whole_climbs(runs).items()
-    }
+@dataclass(frozen=True)
+class Knee:
+    """Where the share of a climb's requests within the SLO falls through the one that is asked.
 
-
-def rounds_unbroken(runs: Sequence[Run], share: float) -> dict[str, int]:
-    """side → rounds whose climb ended while the rate still held: their best is a lower bound.
-
-    A rate holds when `share` of its requests met the SLO and the requests in flight did not grow.
+    Attributes:
+        rate_per_s: interpolated between the two; the one there is where the other is missing.
+        held: the run at the last rate that held; None where not even the lowest did.
+        broke: the run at the next rate; None where the highest still held.
     """
-    climbs = _whole_climbs(runs)
-    return {side: sum(_held(climb[-1], share) for climb in climbs[side].values()) for side in "AB"}
+
+    rate_per_s: float
+    held: Run | None
+    broke: Run | None
+
+    @classmethod
+    def of(cls, climb: Sequence[Run], share: float) -> "Knee":
+        """Of one side's runs of one round, lowest rate first; at least one."""
+        number = next((n for n, run in enumerate(climb) if not _held(run, share)), len(climb))
+        held = climb[number - 1] if number else None
+        broke = climb[number] if number < len(climb) else None
+        if held and broke:
+            fallen = (_share(held) - share) / (_share(held) - _share(broke))
+            return cls(_rate(held) + fallen * (_rate(broke) - _rate(held)), held, broke)
+        return cls(_rate(climb[number - 1 if held else number]), held, broke)
+
+
+def with_capacities(record: Record) -> Record:
+    """The record of ladders with its figures, comparison and notes, all from its runs.
+
+    `capacity_req_per_s` by side has one value a round, of those that both sides climbed to the end;
+    the notes say in which it is a bound only, and where requests in flight still grew at the rate
+    that held (a longer window might have found it too high).
+    """
+    share = _share_asked(record)
+    knees = _knees(record.runs, share)
+    figures = [
+        Figure.from_series(Series(CAPACITY, "req/s", [k.rate_per_s for k in found], {"side": side}))
+        for side, found in knees.items() if found
+    ]  # fmt: skip
+    a, b = ([knee.rate_per_s for knee in knees[side]] for side in "AB")
+    known = {f"{name}_{side}" for name in (*_NOTES, *_FORMER_NOTES) for side in "ab"}
+    kept = {key: value for key, value in record.parameters.items() if key not in known}
+    return record.model_copy(update={
+        "figures": figures + figures_of(record.runs),
+        "comparisons": [compared(CAPACITY, a, b, 0.95)] if len(a) > 1 else [],
+        "parameters": kept | _notes(knees),
+    })  # fmt: skip
 
 
 def settled(record: Record) -> bool:
-    """Whether in a record every climb went past the highest rate that its side holds.
-
-    Where it does not say which share of the requests must meet the SLO, all must.
-    """
-    share = record.parameters.get("slo_share") or 1.0
-    return not any(rounds_unbroken(record.runs, share).values())
+    """Whether each climb of a record found a rate that its side holds and one that it does not."""
+    knees = _knees(record.runs, _share_asked(record))
+    return all(knee.held and knee.broke for side in knees.values() for knee in side)
 
 
-def _whole_climbs(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
-    """side → round → its runs, lowest rate first; rounds that both sides climbed to the end."""
-    top = max((run.labels["rate_per_s"] for run in runs), default=0.0)
-    done = {
-        key: found
-        for key, found in _climbs(runs).items()
-        if found[-1].labels["rate_per_s"] == top or is_over(found)
-    }
-    rounds = sorted({n for side, n in done if side == "A"} & {n for s, n in done if s == "B"})
-    return {side: {n: done[side, n] for n in rounds} for side in "AB"}
+def _share_asked(record: Record) -> float:
+    """Of the requests that must meet the SLO; where the record does not say, all."""
+    return record.parameters.get("slo_share") or 1.0
 
 
-def _first_rung(ladder: Sequence[Level], runs: Sequence[Run], side: str) -> Level:
-    """Where the side begins a round: at its best rate so far, at first at the lowest."""
-    known = [run for run in runs if run.labels["side"] == side and _counts(run)]
-    best = max(known, key=_goodput).labels["rate_per_s"] if known else 0.0
-    return next(level for level in ladder if level.rate_per_s >= best)
+def _knees(runs: Sequence[Run], share: float) -> dict[str, list[Knee]]:
+    """side → its knees, of the rounds that both sides climbed to the end."""
+    rates = [_rate(run) for run in runs]
+    done: dict[tuple[str, int], Knee] = {}
+    for key, climb in _climbs(runs).items():
+        knee = Knee.of(climb, share)
+        if (knee.broke or _rate(climb[-1]) == max(rates)) and (
+            knee.held or _rate(climb[0]) == min(rates)
+        ):
+            done[key] = knee
+    rounds = sorted({n for side, n in done if side == "A"} & {n for side, n in done if side == "B"})
+    return {side: [done[side, number] for number in rounds] for side in "AB"}
+
+
+def _notes(knees: dict[str, list[Knee]]) -> dict[str, Any]:
+    notes: dict[str, Any] = {}
+    for side, found in knees.items():
+        growing = [k for k in found if k.held and k.held.steady.verdict == "overloaded"]
+        values = any(not k.broke for k in found), any(not k.held for k in found), len(growing)
+        notes |= {f"{name}_{side.lower()}": v for name, v in zip(_NOTES, values, strict=True)}
+    return notes
+
+
+def _first_rung(ladder: Sequence[Level], runs: Sequence[Run], side: str, share: float) -> Level:
+    """Where the side begins a round: at the last rate below its knee so far, at first lowest."""
+    climbs = {number: climb for (who, number), climb in _climbs(runs).items() if who == side}
+    knee_per_s = Knee.of(climbs[max(climbs)], share).rate_per_s if climbs else 0.0
+    below = [level for level in ladder if level.rate_per_s <= knee_per_s]
+    return below[-1] if below else ladder[0]
 
 
 def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
@@ -121,70 +174,21 @@ def _climbs(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
     for run in runs:
         if _counts(run):
             found.setdefault((run.labels["side"], run.repeat), []).append(run)
-    return {key: sorted(each, key=lambda r: r.labels["rate_per_s"]) for key, each in found.items()}
-
-
-def is_over(climb: Sequence[Run]) -> bool:
-    """Whether a climb (lowest rate first) has passed its best: higher rates would only queue."""
-    if len(climb) < 2:
-        return False
-    last, best = climb[-1], max(map(_goodput, climb[:-1]))
-    stuck = _overloaded(last) and _goodput(last) <= best
-    return stuck or _goodput(last) < FALLEN * best
-
-
-def _held(run: Run, share: float) -> bool:
-    return not _overloaded(run) and run.goodput is not None and run.goodput.share >= share
-
-
-def _overloaded(run: Run) -> bool:
-    return run.steady.verdict == "overloaded"
-
-
-def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
-    """`best_goodput_req_per_s` by side, one value a round; `goodput_req_per_s` by side and rate."""
-    found = [
-        Figure.from_series(Series(BEST, "req/s", [_goodput(run) for run in by_round.values()],
-                                  {"side": side}))
-        for side, by_round in best_runs(runs).items() if by_round
-    ]  # fmt: skip
-    groups: dict[tuple[str, float], list[float]] = {}
-    for run in runs:
-        if _counts(run):
-            key = run.labels["side"], run.labels["rate_per_s"]
-            groups.setdefault(key, []).append(_goodput(run))
-    for (side, rate), values in groups.items():
-        labels = {"side": side, "rate_per_s": rate}
-        found.append(Figure.from_series(Series("goodput_req_per_s", "req/s", values, labels)))
-    return found
-
-
-def goodput_comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """B ÷ A of the rounds' best goodput; empty with fewer than two rounds, or where one is 0."""
-    best = best_runs(runs)
-    a, b = ([_goodput(run) for run in best[side].values()] for side in "AB")
-    if len(a) < 2 or min(*a, *b) <= 0:
-        return []
-    return [compared(BEST, a, b, 0.95)]
-
-
-def ladder_notes(runs: Sequence[Run], share: float) -> dict[str, Any]:
-    """Where the best rates lay, by side, and whether they are a lower bound (`rounds_unbroken`)."""
-    unbroken = rounds_unbroken(runs, share)
-    notes: dict[str, Any] = {}
-    for side, by_round in best_runs(runs).items():
-        best = list(by_round.values())
-        name = side.lower()
-        notes[f"best_rates_{name}"] = [run.labels["rate_per_s"] for run in best]
-        notes[f"lower_bound_{name}"] = unbroken[side] > 0
-        notes[f"best_while_overloaded_{name}"] = sum(map(_overloaded, best))
-    return notes
+    return {key: sorted(each, key=_rate) for key, each in found.items()}
 
 
 def _counts(run: Run) -> bool:
-    """Whole, and answered at all: a server that was gone has no goodput, not one of 0."""
+    """Whole, and answered at all: a server that was gone has no share of 0, but none."""
     return not run.partial and run.goodput is not None and run.summary.ok > 0
 
 
-def _goodput(run: Run) -> float:
-    return run.goodput.requests_per_s if run.goodput else 0.0
+def _held(run: Run, share: float) -> bool:
+    return _share(run) >= share
+
+
+def _share(run: Run) -> float:
+    return run.goodput.share if run.goodput else 0.0
+
+
+def _rate(run: Run) -> float:
+    return float(run.labels["rate_per_s"])
