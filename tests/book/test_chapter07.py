@@ -20,7 +20,7 @@ from inferlab.engines.router.client import all_in_rotation, paths, workers
 from inferlab.errors import LabError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
-from inferlab.records.runs import Run
+from inferlab.records.runs import GoodputFigures, Run
 from inferlab.records.schema import Comparison, Figure, Record
 
 
@@ -163,6 +163,9 @@ def held_run() -> Run:
     })  # fmt: skip
 
 
+BROKEN = {"goodput": GoodputFigures(requests_per_s=1, output_tokens_per_s=1, share=0.5)}
+
+
 def ladders(last_a: dict[str, Any], last_b: dict[str, Any]) -> Record:
     """Two rungs and two rounds of either side; what the runs of the upper rung were like."""
     pattern = store.find("chapter07/pd", "goodput_long_prompt", "h200")
@@ -180,20 +183,17 @@ def ladders(last_a: dict[str, Any], last_b: dict[str, Any]) -> Record:
 
 
 def test_a_ladder_that_was_too_low_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    goodput = held_run().goodput
-    assert goodput
-    broken = {"goodput": goodput.model_copy(update={"share": 0.5})}
     known: dict[str, Record] = {}
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
     qwen = known_shape("qwen3-8b"), h200_ceilings()
     assert "goodput_long_answer" in chapter07_records.goodput(*qwen).data
-    known["goodput_long_prompt"] = ladders(broken, broken)
+    known["goodput_long_prompt"] = ladders(BROKEN, BROKEN)
     [row] = chapter07_records.goodput(*qwen).data.splitlines()[2:]
     assert row.startswith("| 长 prompt：8,192 进 128 出 |")
     assert row.endswith("| 0.763 | 0.94 | 0.90–1.02 | 看不出差别 |")
     assert chapter07_records.measured_gains(0.025) == {(8192, 128): 0.94}
     assert chapter07_records.measured_gains(0.015) == {}, "a load with another SLO"
-    for a, b in ((broken, {}), ({}, broken)):
+    for a, b in ((BROKEN, {}), ({}, BROKEN)):
         known["goodput_long_prompt"] = ladders(a, b)
         assert "未定" in chapter07_records.goodput(*qwen).data
         assert chapter07_records.measured_gains(0.025) == {}
@@ -205,8 +205,7 @@ def test_splits_of_four_gpus_are_held_against_the_prediction(
     def record(ratio: float) -> Record:
         found = Comparison(name="capacity_req_per_s", ratio=ratio, low=ratio, high=ratio,
                            confidence=0.95, verdict="no difference")  # fmt: skip
-        pattern = store.find("chapter03", "gpu_load", "h200")
-        return pattern.model_copy(update={"comparisons": [found]})
+        return ladders(BROKEN, BROKEN).model_copy(update={"comparisons": [found]})
 
     known = {"split_1_3_chat": record(0.7), "split_2_2_chat": record(1.2)}
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))

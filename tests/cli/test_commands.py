@@ -87,7 +87,7 @@ def test_goodput_is_derived_again_from_a_records_runs(tmp_path: Path):
     ],
 )
 def test_what_cannot_be_derived_again_stays_as_it_is(name: str, message: str, tmp_path: Path):
-    copy = shutil.copy(root() / "results" / "h200" / f"{name}.json", tmp_path)
+    copy = Path(shutil.copy(root() / "results" / "h200" / f"{name}.json", tmp_path))
     before = copy.read_bytes()
     done = inferlab("records", "rederive", str(copy))
     assert done.returncode and message in done.stderr

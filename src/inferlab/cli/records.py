@@ -98,7 +98,7 @@ def rederive(which: Which) -> None:
 
     path, record = find_record(which)
     if record.parameters.get("description", {}).get("measure") != "goodput_ab":
-        raise UsageError(f"{path} 不是 goodput_ab 的记录", remedy="list 列出全部记录")
+        raise UsageError(f"{path} 不是 goodput_ab 的记录", remedy="./lab records list 列出全部")
     found = with_capacities(record)
     if not found.comparisons:
         raise LabError(f"{path} 里两边都爬到头的轮次不足 2 轮，没有改动", remedy="重新测量这一项")

@@ -127,9 +127,12 @@ def with_capacities(record: Record) -> Record:
 
 
 def settled(record: Record) -> bool:
-    """Whether each climb of a record found a rate that its side holds and one that it does not."""
-    knees = _knees(record.runs, _share_asked(record))
-    return all(knee.held and knee.broke for side in knees.values() for knee in side)
+    """Whether each climb of a record found a rate that its side holds and one that it does not.
+
+    Not settled: a record without a round that both sides climbed to the end.
+    """
+    knees = [knee for side in _knees(record.runs, _share_asked(record)).values() for knee in side]
+    return bool(knees) and all(knee.held and knee.broke for knee in knees)
 
 
 def _share_asked(record: Record) -> float:
