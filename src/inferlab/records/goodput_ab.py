@@ -81,6 +81,9 @@ def next_rung(left: Sequence[Level], climb: Sequence[Run], share: float) -> Leve
 class Knee:
     """Where the share of a climb's requests within the SLO falls through the one that is asked.
 
+    Rounds on the same two rates agree more closely than either is known: an interval over them has
+    their scatter in it, not the width of the step.
+
     Attributes:
         rate_per_s: interpolated between the two; the one there is where the other is missing.
         held: the run at the last rate that held; None where not even the lowest did.
