@@ -12,7 +12,7 @@ from inferlab.records.ab import Ab, ab_record, both_grounds
 from inferlab.records.benchmark import Outcome
 from inferlab.records.goodput_ab import (
     CAPACITY,
-    Knee,
+    Bracket,
     next_rung,
     run_ladders,
     settled,
@@ -91,13 +91,13 @@ def run_at(rate: float, share: float, verdict: str = "steady", side: str = "A") 
 
 def test_the_knee_lies_where_the_share_falls_through_what_is_asked():
     climb = [run_at(20, 1.0), run_at(22, 0.95), run_at(24, 0.45)]
-    knee = Knee.of(climb, 0.9)
+    knee = Bracket.of(climb, 0.9)
     assert knee.rate_per_s == pytest.approx(22.2)
     assert (knee.held, knee.broke) == (climb[1], climb[2])
-    assert Knee.of(climb[:2], 0.9) == Knee(22, climb[1], None), "a lower bound"
-    assert Knee.of(climb[2:], 0.9) == Knee(24, None, climb[2]), "an upper bound"
+    assert Bracket.of(climb[:2], 0.9) == Bracket(22, climb[1], None), "a lower bound"
+    assert Bracket.of(climb[2:], 0.9) == Bracket(24, None, climb[2]), "an upper bound"
     again = [*climb, run_at(26, 0.92)]
-    assert Knee.of(again, 0.9).rate_per_s == pytest.approx(22.2), "what holds above it is luck"
+    assert Bracket.of(again, 0.9).rate_per_s == pytest.approx(22.2), "what holds above it is luck"
 
 
 def test_a_later_round_goes_down_until_a_rate_holds_and_then_up_until_one_does_not():

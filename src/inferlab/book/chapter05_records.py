@@ -221,7 +221,7 @@ def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
 
 
 def headline(record: Record) -> Comparison | None:
-    """The comparison that a tuning is judged by; None where a goodput is only a lower bound."""
+    """The comparison that a tuning is judged by; None where a goodput is a bound only."""
     by = {each.name: each for each in record.comparisons}
     if goodput := by.get(CAPACITY):
         return goodput if settled(record) else None

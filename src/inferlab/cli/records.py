@@ -86,7 +86,6 @@ def compare(a: Which, b: Which) -> None:
 @records.command()
 def rederive(which: Which) -> None:
     """按现在的定义，从记录里的各次运行重新算 goodput_ab 的结果，写回原处。"""
-    import sys
     from datetime import UTC, datetime
 
     from inferlab.cli.bench_view import show_comparisons, wide_console
@@ -94,7 +93,7 @@ def rederive(which: Which) -> None:
     from inferlab.records import store
     from inferlab.records.catalogue import find_record
     from inferlab.records.goodput_ab import with_capacities
-    from inferlab.records.provenance import describe_software
+    from inferlab.records.provenance import commit_of_clone
 
     path, record = find_record(which)
     if record.parameters.get("description", {}).get("measure") != "goodput_ab":
@@ -102,8 +101,8 @@ def rederive(which: Which) -> None:
     found = with_capacities(record)
     if not found.comparisons:
         raise LabError(f"{path} 里两边都爬到头的轮次不足 2 轮，没有改动", remedy="重新测量这一项")
-    note = {"at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "git_commit": describe_software(Path(sys.executable)).git_commit}  # fmt: skip
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    note = {"at": at, "git_commit": commit_of_clone()}
     parameters = found.parameters | {"rederived": note}
     store.write(found.model_copy(update={"parameters": parameters}), path)
     typer.echo(f"重新算好，写回 {path}")

@@ -26,7 +26,6 @@ from inferlab.records.schema import Figure, Record
 
 CAPACITY = "capacity_req_per_s"
 _NOTES = ("lower_bound", "upper_bound", "growing_where_held")
-_FORMER_NOTES = ("best_rates", "best_while_overloaded")
 
 
 def run_ladders(
@@ -78,7 +77,7 @@ def next_rung(left: Sequence[Level], climb: Sequence[Run], share: float) -> Leve
 
 
 @dataclass(frozen=True)
-class Knee:
+class Bracket:
     """Where the share of a climb's requests within the SLO falls through the one that is asked.
 
     Rounds on the same two rates agree more closely than either is known: an interval over them has
@@ -95,7 +94,7 @@ class Knee:
     broke: Run | None
 
     @classmethod
-    def of(cls, climb: Sequence[Run], share: float) -> "Knee":
+    def of(cls, climb: Sequence[Run], share: float) -> "Bracket":
         """Of one side's runs of one round, lowest rate first; at least one."""
         number = next((n for n, run in enumerate(climb) if not _held(run, share)), len(climb))
         held = climb[number - 1] if number else None
@@ -103,7 +102,7 @@ class Knee:
         if held and broke:
             fallen = (_share(held) - share) / (_share(held) - _share(broke))
             return cls(_rate(held) + fallen * (_rate(broke) - _rate(held)), held, broke)
-        return cls(_rate(climb[number - 1 if held else number]), held, broke)
+        return cls(_rate(held or climb[0]), held, broke)
 
 
 def with_capacities(record: Record) -> Record:
@@ -114,18 +113,16 @@ def with_capacities(record: Record) -> Record:
     that held (a longer window might have found it too high).
     """
     share = _share_asked(record)
-    knees = _knees(record.runs, share)
+    brackets = _brackets(record.runs, share)
     figures = [
         Figure.from_series(Series(CAPACITY, "req/s", [k.rate_per_s for k in found], {"side": side}))
-        for side, found in knees.items() if found
+        for side, found in brackets.items() if found
     ]  # fmt: skip
-    a, b = ([knee.rate_per_s for knee in knees[side]] for side in "AB")
-    known = {f"{name}_{side}" for name in (*_NOTES, *_FORMER_NOTES) for side in "ab"}
-    kept = {key: value for key, value in record.parameters.items() if key not in known}
+    a, b = ([bracket.rate_per_s for bracket in brackets[side]] for side in "AB")
     return record.model_copy(update={
         "figures": figures + figures_of(record.runs),
         "comparisons": [compared(CAPACITY, a, b, 0.95)] if len(a) > 1 else [],
-        "parameters": kept | _notes(knees),
+        "parameters": record.parameters | _notes(brackets),
     })  # fmt: skip
 
 
@@ -134,8 +131,12 @@ def settled(record: Record) -> bool:
 
     Not settled: a record without a round that both sides climbed to the end.
     """
-    knees = [knee for side in _knees(record.runs, _share_asked(record)).values() for knee in side]
-    return bool(knees) and all(knee.held and knee.broke for knee in knees)
+    brackets = [
+        bracket
+        for side in _brackets(record.runs, _share_asked(record)).values()
+        for bracket in side
+    ]
+    return bool(brackets) and all(bracket.held and bracket.broke for bracket in brackets)
 
 
 def _share_asked(record: Record) -> float:
@@ -143,23 +144,23 @@ def _share_asked(record: Record) -> float:
     return record.parameters.get("slo_share") or 1.0
 
 
-def _knees(runs: Sequence[Run], share: float) -> dict[str, list[Knee]]:
-    """side → its knees, of the rounds that both sides climbed to the end."""
+def _brackets(runs: Sequence[Run], share: float) -> dict[str, list[Bracket]]:
+    """side → its brackets, of the rounds that both sides climbed to the end."""
     rates = [_rate(run) for run in runs]
-    done: dict[tuple[str, int], Knee] = {}
+    done: dict[tuple[str, int], Bracket] = {}
     for key, climb in _climbs(runs).items():
-        knee = Knee.of(climb, share)
-        if (knee.broke or _rate(climb[-1]) == max(rates)) and (
-            knee.held or _rate(climb[0]) == min(rates)
+        bracket = Bracket.of(climb, share)
+        if (bracket.broke or _rate(climb[-1]) == max(rates)) and (
+            bracket.held or _rate(climb[0]) == min(rates)
         ):
-            done[key] = knee
+            done[key] = bracket
     rounds = sorted({n for side, n in done if side == "A"} & {n for side, n in done if side == "B"})
     return {side: [done[side, number] for number in rounds] for side in "AB"}
 
 
-def _notes(knees: dict[str, list[Knee]]) -> dict[str, Any]:
+def _notes(brackets: dict[str, list[Bracket]]) -> dict[str, Any]:
     notes: dict[str, Any] = {}
-    for side, found in knees.items():
+    for side, found in brackets.items():
         growing = [k for k in found if k.held and k.held.steady.verdict == "overloaded"]
         values = any(not k.broke for k in found), any(not k.held for k in found), len(growing)
         notes |= {f"{name}_{side.lower()}": v for name, v in zip(_NOTES, values, strict=True)}
@@ -167,9 +168,9 @@ def _notes(knees: dict[str, list[Knee]]) -> dict[str, Any]:
 
 
 def _first_rung(ladder: Sequence[Level], runs: Sequence[Run], side: str, share: float) -> Level:
-    """Where the side begins a round: at the last rate below its knee so far, at first lowest."""
+    """Where the side begins a round: at the last rate below its last knee, at first the lowest."""
     climbs = {number: climb for (who, number), climb in _climbs(runs).items() if who == side}
-    knee_per_s = Knee.of(climbs[max(climbs)], share).rate_per_s if climbs else 0.0
+    knee_per_s = Bracket.of(climbs[max(climbs)], share).rate_per_s if climbs else 0.0
     below = [level for level in ladder if level.rate_per_s <= knee_per_s]
     return below[-1] if below else ladder[0]
 

@@ -31,14 +31,18 @@ def describe_software(python: Path, engine: str | None = None) -> Software:
     found = json.loads(
         subprocess.run([python, "-c", _VERSIONS], capture_output=True, check=True).stdout
     )
-    named, changes = os.environ.get("INFERLAB_GIT_COMMIT"), None
-    commit = named or _git("rev-parse", "--verify", "HEAD")
-    if commit and not named:
+    commit, changes = commit_of_clone(), None
+    if commit and not os.environ.get("INFERLAB_GIT_COMMIT"):
         changes = _git(
             "status", "--porcelain", "--untracked-files=no", "--", "src", "code", "scripts"
         )
     return Software(git_commit=commit, git_dirty=None if changes is None else bool(changes),
                     engine=engine, **found)  # fmt: skip
+
+
+def commit_of_clone() -> str | None:
+    """The commit of this clone, or what `INFERLAB_GIT_COMMIT` says; None where neither is known."""
+    return os.environ.get("INFERLAB_GIT_COMMIT") or _git("rev-parse", "--verify", "HEAD")
 
 
 def device_of(host: HostInfo) -> str:
