@@ -4,18 +4,23 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from inferlab.book.chapter07_lab import deployed
-from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems
+from inferlab.book.notebooks import CELL_TIMEOUT_S, execute, normalised, problems, with_palette
+from inferlab.plots.style import new_figure
 from inferlab.repository import root
 
 WHOLE_S = 6 * 60  # without a GPU, on two cores
-LARGEST_BYTES = 1_200_000
+LARGEST_BYTES = 600_000
 NOTEBOOKS = sorted((root() / "notebooks").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -34,6 +39,24 @@ def test_the_committed_form_is_canonical(path: Path):
 @EACH
 def test_a_notebook_stays_small_enough_to_read_on_the_web(path: Path):
     assert path.stat().st_size < LARGEST_BYTES
+
+
+def test_a_picture_keeps_its_looks_with_a_palette():
+    figure, axes = new_figure(width=5, height=3)
+    axes.imshow(np.arange(400).reshape(20, 20), cmap="PuOr")
+    axes.set_title("256 种颜色")
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    full = b64encode(drawn.getvalue()).decode()
+    small = with_palette(full)
+    assert len(small) < len(full) / 2
+    assert with_palette(small) == small
+    before, after = (
+        np.asarray(Image.open(BytesIO(b64decode(png))).convert("RGB"), dtype=float)
+        for png in (full, small)
+    )
+    assert abs(before - after).mean() < 1
+    assert abs(before - after).max() < 32
 
 
 def test_a_bad_form_is_named(tmp_path: Path):

@@ -160,14 +160,15 @@ def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
         record = _H200.find(name)
         for each in record.comparisons if record else ():
             if record and each.name == CAPACITY:
-                means = [record.one(CAPACITY, side=side).mean for side in "AB"]
+                found = [record.one(CAPACITY, side=side) for side in "AB"]
                 said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮没有爬到头"
                 predicted = predicted_gain(shape, ceilings, prompt, output, tpot_s)
-                rows.append((f"{label}：{prompt:,} 进 {output:,} 出", *means, predicted, each.ratio,
+                rows.append((f"{label}：{prompt:,} 进 {output:,} 出", len(found[0].values),
+                             *(side.mean for side in found), predicted, each.ratio,
                              f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
     if not rows:
         return _H200.missing(GOODPUT)
-    heads = ["负载", "两个副本 A，req/s", "1P1D B，req/s", "预测 B ÷ A", "实测 B ÷ A",
+    heads = ["负载", "轮", "两个副本 A，req/s", "1P1D B，req/s", "预测 B ÷ A", "实测 B ÷ A",
              "区间（95 %）", "结论"]  # fmt: skip
     return table(heads, rows)
 
