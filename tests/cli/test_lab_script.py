@@ -21,17 +21,28 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(clone: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `./lab` where every Python is a shell script with this body."""
+def start(clone: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start `./lab` where every Python is a shell script with this body."""
     tools = clone / "tools"
-    tools.mkdir()
+    tools.mkdir(exist_ok=True)
     for name in PYTHONS:
         (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
     environment = {"PATH": f"{tools}:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        ["sh", str(clone / "lab"), *arguments], env=environment, capture_output=True, text=True
+    return subprocess.Popen(
+        ["sh", str(clone / "lab"), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def run(clone: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    process = start(clone, script, *arguments)
+    out, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 def test_an_old_python_is_named_with_what_to_install(clone: Path):
@@ -59,6 +70,27 @@ def test_a_failed_installation_says_what_to_do_and_is_not_taken_for_done(clone: 
     assert "LAB_PIP_INDEX_URL" in done.stderr
     assert not (clone / ".venv" / ".lab-stamp").exists()
     assert (clone / ".venv" / ".lab-unfinished").exists()
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="no flock on this machine")
+def test_of_two_at_once_one_installs_and_the_other_waits(clone: Path):
+    make_venv = (
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; exit 0; fi\n'
+        '[ "$2" = pip ] || exit 0\n'
+        f'echo pip >>"{clone}/installed"; sleep 1\n'
+        f'printf "#!/bin/sh\\necho reached\\n" >"{clone}/.venv/bin/inferlab"\n'
+        f'chmod +x "{clone}/.venv/bin/inferlab"'
+    )
+    first = start(clone, make_venv)
+    while not (clone / "installed").exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = run(clone, make_venv)
+    out, _ = first.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert (out, second.stdout) == ("reached\n", "reached\n")
+    assert second.stderr == "另一个 ./lab 正在准备环境 .venv，等它装完 …\n"
+    assert (clone / "installed").read_text() == "pip\npip\n", "the requirements, the lab itself"
 
 
 def test_the_script_is_posix_shell():

@@ -1,6 +1,8 @@
 """Which engine reads a file, how each is called, and whose offline bundle it runs from."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +91,33 @@ def test_without_a_toolkit_what_compiles_kernels_is_not_started(
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     with pytest.raises(LabError, match="没有找到 CUDA toolkit"):
         environments.ensure("sglang-cuda", Settings())
+
+
+def test_an_environment_that_another_process_makes_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "vllm-cpu.txt").write_text("torch==2.13.0+cpu\n")
+    monkeypatch.setattr(environments, "root", lambda: tmp_path)
+    monkeypatch.delenv("LAB_BUNDLE", raising=False)
+    made, said = [], []
+
+    def make(name: str, settings: Settings, say: environments.Say) -> None:
+        made.append(name)
+        time.sleep(0.3)
+        (tmp_path / ".engines" / name).mkdir()
+        stamp = tmp_path / ".engines" / name / ".lab-stamp"
+        stamp.write_text(environments._wanted(name), encoding="utf-8")
+
+    monkeypatch.setattr(environments, "_make", make)
+    with ThreadPoolExecutor() as pool:
+        both = [
+            pool.submit(environments.ensure, "vllm-cpu", Settings(), said.append) for _ in range(2)
+        ]
+        paths = {each.result() for each in both}
+    assert paths == {tmp_path / ".engines" / "vllm-cpu" / "bin" / "python"}
+    assert made == ["vllm-cpu"]
+    assert said == ["另一个 ./lab 正在安装 .engines/vllm-cpu，等它装完 …"]
 
 
 class Paper:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from inferlab.engines.bundle.install import VARIABLES
 from inferlab.engines.choose import GIB, NATIVE_CPU_DISK_BYTES, NATIVE_GPU_DISK_BYTES
 from inferlab.engines.cuda_toolkit import require_cuda_toolkit
@@ -55,7 +57,8 @@ def is_ready(name: str) -> bool:
 
 
 def ensure(name: str, settings: Settings, say: Say = print) -> Path:
-    """Make the environment unless it is ready; an interrupted one is made anew.
+    """Make the environment unless it is ready; an interrupted one is made anew. Where another
+    process is at it, wait for that.
 
     Args:
         name: `vllm-cpu`, `vllm-cuda` or `sglang-cuda`.
@@ -76,6 +79,21 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
         require_cuda_toolkit("SGLang")
     if bundle() or is_ready(name):
         return python_of(name)
+    folder = _folder(name)
+    folder.parent.mkdir(exist_ok=True)
+    lock = FileLock(folder.with_name(f".{name}.lock"))
+    try:
+        turn = lock.acquire(timeout=0)
+    except Timeout:
+        say(f"另一个 ./lab 正在安装 .engines/{name}，等它装完 …")
+        turn = lock.acquire()
+    with turn:
+        if not is_ready(name):
+            _make(name, settings, say)
+    return python_of(name)
+
+
+def _make(name: str, settings: Settings, say: Say) -> None:
     require_disk(name)
     say(f"正在安装引擎环境 .engines/{name}（只在第一次或锁文件变化时需要，约 1–2 分钟）…")
     unfinished = _folder(name) / ".lab-unfinished"
@@ -88,7 +106,6 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
     _install(name, settings, say)
     unfinished.unlink()
     (_folder(name) / ".lab-stamp").write_text(_wanted(name), encoding="utf-8")
-    return python_of(name)
 
 
 def _require_bundle(engine: str) -> None:
