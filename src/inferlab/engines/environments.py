@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from inferlab.engines.bundle.install import VARIABLES
 from inferlab.engines.choose import GIB, NATIVE_CPU_DISK_BYTES, NATIVE_GPU_DISK_BYTES
@@ -79,18 +78,24 @@ def ensure(name: str, settings: Settings, say: Say = print) -> Path:
         require_cuda_toolkit("SGLang")
     if bundle() or is_ready(name):
         return python_of(name)
+    with _turn(name, say):
+        if not is_ready(name):
+            _make(name, settings, say)
+    return python_of(name)
+
+
+def _turn(name: str, say: Say) -> AbstractContextManager[object]:
+    """While entered, no other process makes this environment; says so where it must wait."""
+    from filelock import FileLock, Timeout  # takes a while, and most starts find all ready
+
     folder = _folder(name)
     folder.parent.mkdir(exist_ok=True)
     lock = FileLock(folder.with_name(f".{name}.lock"))
     try:
-        turn = lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         say(f"另一个 ./lab 正在安装 .engines/{name}，等它装完 …")
-        turn = lock.acquire()
-    with turn:
-        if not is_ready(name):
-            _make(name, settings, say)
-    return python_of(name)
+        return lock.acquire()
 
 
 def _make(name: str, settings: Settings, say: Say) -> None:
