@@ -118,12 +118,12 @@ def test_ladders_say_which_runs_were_not_steady() -> None:
 
 def test_a_rate_without_a_whole_run_is_a_dash() -> None:
     record = store.find("chapter05", "goodput_fp8_ab", "h200")
-    cut = {"side": "A", "rate_per_s": 20.0}
+    cut = {"side": "A", "rate_per_s": 21.0}
     runs = [run.model_copy(update={"partial": "中断"}) if run.labels == cut else run
             for run in record.runs]  # fmt: skip
     partial = record.model_copy(update={"runs": runs})
     first = chapter05_records.ladders(partial).data.splitlines()[2]
-    assert first.startswith("| 20 | — | — | 100% | 0 / 1 |")
+    assert first.startswith("| 21 | — | — | 100% | 0 / 1 |")
 
 
 def test_pictures_of_several_records_take_those_there_are(recorded: None) -> None:

@@ -265,6 +265,11 @@ def test_the_command_as_json() -> None:
     assert share["low"] < share["mean"] < share["high"]
 
 
+def test_the_command_shows_three_digits_also_where_they_are_zeros() -> None:
+    lines = lab_claims("chapter05").stdout.splitlines()
+    assert "  capacity_req_per_s（B ÷ A）：1.00（95 % 区间 0.996–1.00）" in lines
+
+
 def test_wrong_use_of_the_command_ends_with_2() -> None:
     done = lab_claims("chapter99")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -70,6 +70,12 @@ def _show(label: str, interval: "Interval") -> str:
     units = {quantity.label: quantity.unit for quantity in QUANTITIES.values()}
     unit = units.get(label, "")
     scale = 100.0 if unit == "%" else 1.0
-    mean, low, high = (scale * value for value in (interval.mean, interval.low, interval.high))
-    bounds = f"95 % 区间 {low:.3g}–{high:.3g}" if interval.n > 1 else "只测了一次，没有区间"
-    return f"{mean:.3g}{unit and ' ' + unit}（{bounds}）"
+    values = (interval.mean, interval.low, interval.high)
+    mean, low, high = (_three_digits(scale * value) for value in values)
+    bounds = f"95 % 区间 {low}–{high}" if interval.n > 1 else "只测了一次，没有区间"
+    return f"{mean}{unit and ' ' + unit}（{bounds}）"
+
+
+def _three_digits(value: float) -> str:
+    """`1.00`, not `1`: beside 0.996 a reader would take it for exact."""
+    return f"{value:#.3g}".removesuffix(".")
