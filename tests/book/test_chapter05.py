@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from IPython.display import Markdown
@@ -114,6 +115,20 @@ def test_ladders_say_which_runs_were_not_steady() -> None:
     assert sum(int(of) for _, of in counts) == len(record.runs)
     unsteady = sum(run.steady.verdict != "steady" for run in record.runs if not run.partial)
     assert sum(int(some) for some, _ in counts) == unsteady > 0
+
+
+def test_power_and_energy_of_both_sides_stand_at_each_rate() -> None:
+    record = store.find("chapter05", "goodput_fp8_ab", "h200")
+    rows = chapter05_records.power(record).data.splitlines()[2:]
+    climbed = {(run.labels["side"], run.labels["rate_per_s"]) for run in record.runs}
+    assert len(rows) == len(climbed)
+    last = [run.telemetry for run in record.runs if run.labels == {"side": "B", "rate_per_s": 33.0}]
+    joules = [each["energy_j"] / each["output_tokens"] for each in last]
+    cells = rows[-1].strip("| ").split(" | ")
+    assert cells[:2] == ["33", "throughput-fp8"]
+    assert float(cells[2]) == round(fmean(each["energy_power_w"] for each in last))
+    assert cells[3] == f"{fmean(each['sm_clock_mhz'] for each in last):,.0f}"
+    assert float(cells[4]) == pytest.approx(fmean(joules), rel=0.01)
 
 
 def test_a_rate_without_a_whole_run_is_a_dash() -> None:

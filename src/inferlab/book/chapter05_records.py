@@ -1,6 +1,7 @@
 """Chapter 5's H200 records as its notebook shows them: each a picture or a table."""
 
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 from IPython.display import Markdown
@@ -209,7 +210,19 @@ def ladders(record: Record) -> Markdown:
                  [(rate, *cells("A", rate), *cells("B", rate)) for rate in rates])  # fmt: skip
 
 
-def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
+def power(record: Record) -> Markdown:
+    """Power, SM clock and energy per output token of both sides over the rate, means of runs."""
+    rows: list[tuple[Any, ...]] = []
+    for watts in sorted(record.select("power_w"), key=lambda each: each.labels["rate_per_s"]):
+        energy = record.one("energy_j_per_output_token", **watts.labels)
+        seen = [run.telemetry for run in record.runs if run.labels == watts.labels]
+        clock = fmean(each["sm_clock_mhz"] for each in seen if each)
+        name = record.parameters.get(f"engine_{watts.labels['side'].lower()}")
+        rows.append((watts.labels["rate_per_s"], name, watts.mean, clock, energy.mean))
+    return table(["到达率（req/s）", "配置", "功率 W", "SM 时钟 MHz", "J/输出 token"], rows)
+
+
+def tuning(names: Mapping[str, str] = KNOBS, title: str = "") -> Drawing | Markdown:
     """The recorded knobs: the ratio of goodput, or of output tokens per second."""
     found = {label: (record, comparison) for name, label in names.items()
              if (record := _H200.find(name)) and (comparison := headline(record))}  # fmt: skip
@@ -217,7 +230,7 @@ def tuning(names: Mapping[str, str] = KNOBS) -> Drawing | Markdown:
         return _H200.missing(names)
     steps = [TuningStep(label, comparison) for label, (_, comparison) in found.items()]
     note = describe(*(record for record, _ in found.values()))
-    return tuning_steps(steps, metric="输出 tok/s 或 goodput", note=note)
+    return tuning_steps(steps, metric="输出 tok/s 或 goodput", title=title, note=note)
 
 
 def headline(record: Record) -> Comparison | None:
