@@ -85,7 +85,7 @@ def quality_block() -> str:
         rows += [
             [f"`{name}` 全部（训练脚本，GPU）", f"{log['tokens']:,}",
              f"{log['perplexity']:.3f}", f"{log['bits_per_byte']:.4f}"],
-            [f"`{name}` 全部（{measured['engine']}）", *_quality(everything)],
+            [f"`{name}` 全部（{measured['engine']}，{measured['dtype']}）", *_quality(everything)],
             ["　其中代码文件", *_quality(_summed(parts, ("code",)))],
             ["　其中编码表", *_quality(_summed(parts, ("table",)))],
         ]  # fmt: skip

