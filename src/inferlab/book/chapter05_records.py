@@ -21,6 +21,7 @@ from inferlab.plots.step_profile import step_attribution
 from inferlab.plots.tables import table
 from inferlab.plots.tuning import TuningStep, tuning_steps
 from inferlab.records import store
+from inferlab.records.figures import conditions
 from inferlab.records.goodput_ab import CAPACITY, settled
 from inferlab.records.rooflines import describe, measured_ceilings
 from inferlab.records.schema import Comparison, Figure, Record
@@ -121,7 +122,7 @@ def stream_shares(record: Record) -> Markdown:
     rows = []
     for side in "AB":
         tpot = record.one("tpot_ms.mean", side=side)
-        name = record.parameters.get(f"engine_{side.lower()}", side)
+        name = _engine_of(record, side)
         low, high = floor_ms / tpot.high, floor_ms / tpot.low
         rows.append((name, tpot.mean, floor_ms, f"{floor_ms / tpot.mean:.1%}",
                      f"{low:.1%}–{high:.1%}"))  # fmt: skip
@@ -204,7 +205,7 @@ def ladders(record: Record) -> Markdown:
         unsteady = sum(run.steady.verdict != "steady" for run in runs)
         return "、".join(f"{share:.0%}" for share in shares), f"{unsteady} / {len(runs)}"
 
-    names = [record.parameters.get(f"engine_{side.lower()}", side) for side in "AB"]
+    names = [_engine_of(record, side) for side in "AB"]
     heads = [f"{name}{part}" for name in names for part in (" 达标（各轮）", "：未到稳态")]
     return table(["到达率（req/s）", *heads],
                  [(rate, *cells("A", rate), *cells("B", rate)) for rate in rates])  # fmt: skip
@@ -213,13 +214,19 @@ def ladders(record: Record) -> Markdown:
 def power(record: Record) -> Markdown:
     """Power, SM clock and energy per output token of both sides over the rate, means of runs."""
     rows: list[tuple[Any, ...]] = []
-    for watts in sorted(record.select("power_w"), key=lambda each: each.labels["rate_per_s"]):
-        energy = record.one("energy_j_per_output_token", **watts.labels)
-        seen = [run.telemetry for run in record.runs if run.labels == watts.labels]
-        clock = fmean(each["sm_clock_mhz"] for each in seen if each)
-        name = record.parameters.get(f"engine_{watts.labels['side'].lower()}")
-        rows.append((watts.labels["rate_per_s"], name, watts.mean, clock, energy.mean))
+    for labels, runs in sorted(conditions(record.runs), key=lambda each: each[0]["rate_per_s"]):
+        if seen := [run.telemetry for run in runs if run.telemetry]:
+            watts = record.one("power_w", **labels).mean
+            joules = record.one("energy_j_per_output_token", **labels).mean
+            clock = fmean(each["sm_clock_mhz"] for each in seen)
+            name = _engine_of(record, labels["side"])
+            rows.append((labels["rate_per_s"], name, watts, clock, joules))
     return table(["到达率（req/s）", "配置", "功率 W", "SM 时钟 MHz", "J/输出 token"], rows)
+
+
+def _engine_of(record: Record, side: str) -> str:
+    """The configuration on one side of an A/B; the side where the record does not name it."""
+    return record.parameters.get(f"engine_{side.lower()}", side)
 
 
 def tuning(names: Mapping[str, str] = KNOBS, title: str = "") -> Drawing | Markdown:
