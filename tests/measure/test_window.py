@@ -82,3 +82,32 @@ def test_a_run_that_slows_down() -> None:
         samples.append(sample(at, ttft_s=0.01, itl_s=(service - 0.01) / 10))
         at += service
     assert steady_state(samples).verdict == "drifting"
+
+
+def places(starts_s: list[float], answers: int):
+    """Samples of a closed loop: answers of one second, the first token after half of it."""
+    return [
+        sample(start + number, ttft_s=0.5, itl_s=0.05, index=place)
+        for number in range(answers)
+        for place, start in enumerate(starts_s)
+    ]
+
+
+def test_places_in_step_make_throughput_depend_on_where_the_window_is_cut() -> None:
+    together = places([0.01 * place for place in range(20)], 5)
+    state = steady_state(together, closed=True)
+    assert state.verdict == "in step"
+    assert "用 ramp 把起步错开约 1 s" in state.reason
+    assert steady_state(places([0.05 * place for place in range(20)], 5), closed=True).ok
+
+
+def test_one_place_in_step_with_itself_is_steady() -> None:
+    """Over so many answers as a window of one place has, the cut makes no difference."""
+    assert steady_state(places([0.0], 60), closed=True).ok
+
+
+def test_an_open_loop_is_not_in_step() -> None:
+    together = places([0.01 * place for place in range(20)], 5)
+    window = Window(1.0, 4.5)
+    assert steady_state(together, window, closed=True).verdict == "in step"
+    assert steady_state(together, window).ok

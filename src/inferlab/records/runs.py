@@ -73,7 +73,7 @@ class SteadyVerdict(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     verdict: str = Field(
-        description="steady, too short, overloaded, drifting, or client starved (of CPU)"
+        description="steady, too short, overloaded, drifting, in step, or client starved (of CPU)"
     )
     reason: str = ""
 
