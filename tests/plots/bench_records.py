@@ -1,8 +1,9 @@
 """A benchmark record as `./lab bench` writes it, from samples made by hand: no server needed."""
 
 from inferlab.load.samples import RequestSample, Status
+from inferlab.measure.steady import steady_state
 from inferlab.measure.summary import summarise
-from inferlab.measure.window import Window, steady_state
+from inferlab.measure.window import Window
 from inferlab.records import runs, store
 from inferlab.records.runs import Run
 from inferlab.records.schema import Comparison, EngineInfo, Figure, Model, Record

@@ -12,14 +12,9 @@ from inferlab.load.probe import check_endpoint
 from inferlab.load.runner import RunResult
 from inferlab.load.samples import RequestSample
 from inferlab.measure.goodput import Slo, goodput
+from inferlab.measure.steady import steady_state
 from inferlab.measure.summary import summarise
-from inferlab.measure.window import (
-    WARM_UP_SHARE,
-    Window,
-    steady_state,
-    steady_window,
-    whole_window,
-)
+from inferlab.measure.window import WARM_UP_SHARE, Window, steady_window, whole_window
 from inferlab.records import runs as form
 from inferlab.records.against_ceilings import Limits, limits_of, shares
 from inferlab.records.plan import Level, Plan

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inferlab.load.samples import RequestSample
 from inferlab.measure.goodput import Goodput
+from inferlab.measure.steady import SteadyState
 from inferlab.measure.summary import Summary
-from inferlab.measure.window import SteadyState, Window
+from inferlab.measure.window import Window
 
 ITL_QUANTILES = 201
 
@@ -69,7 +70,7 @@ class GoodputFigures(BaseModel):
 
 
 class SteadyVerdict(BaseModel):
-    """Whether the run can stand for its load, by the rule of `measure.window.steady_state`."""
+    """Whether the run can stand for its load, by the rule of `measure.steady.steady_state`."""
 
     model_config = ConfigDict(frozen=True)
     verdict: str = Field(
