@@ -54,9 +54,10 @@ def steady_state(
     warm_up_s = np.inf if closed else window.start_s - min(s.scheduled_s for s in samples)
     if short := _too_short(done, window, float(warm_up_s)):
         return SteadyState("too short", short)
-    if drift := _drift([s for s in samples if s.ok], window):
+    whole = [s for s in samples if s.ok]
+    if drift := _drift(whole, window):
         return SteadyState("drifting", f"后半段吞吐与前半段相差 {drift:+.0%}：还没有稳定")
-    if closed and (step := _in_step(done, samples, window)):
+    if closed and (step := _in_step(done, whole, window)):
         return SteadyState("in step", step)
     return SteadyState("steady")
 
@@ -74,7 +75,7 @@ def _growth(samples: Sequence[RequestSample], window: Window) -> float | None:
 def _too_short(done: Sequence[RequestSample], window: Window, warm_up_s: float) -> str:
     if len(done) < 30:
         return f"窗口内只有 {len(done)} 个完整回答，至少要 30 个（p99 至少要 100 个）"
-    median_s = float(np.median([sample.e2e_ms for sample in done])) / 1e3
+    median_s = _median_answer_s(done)
     if window.duration_s < 3 * median_s:
         return f"窗口 {window.duration_s:.1f} s 不到中位 E2E（{median_s:.1f} s）的 3 倍"
     if warm_up_s < median_s:
@@ -92,14 +93,18 @@ def _drift(done: Sequence[RequestSample], window: Window) -> float | None:
     return change if abs(change) > 0.1 and sure else None
 
 
-def _in_step(
-    done: Sequence[RequestSample], samples: Sequence[RequestSample], window: Window
-) -> str:
-    answer_s = float(np.median([sample.e2e_ms for sample in done])) / 1e3
+def _in_step(done: Sequence[RequestSample], whole: Sequence[RequestSample], window: Window) -> str:
+    answer_s = _median_answer_s(done)
     phases = np.array([sample.scheduled_s for sample in done]) / answer_s
-    together = float(np.abs(np.exp(2j * np.pi * phases).mean()))  # 1: at one moment; 0: spread
-    spread = _spread_over_cuts([s for s in samples if s.ok], window, answer_s)
-    if together < 0.4 or spread < 0.05:
+    together = np.abs(np.exp(2j * np.pi * phases).mean())  # 1: at one moment; 0: spread
+    if together < 0.4:
+        return ""
+    cuts = np.linspace(0, answer_s, 9).tolist()
+    parts = [Window(window.start_s + cut_s, window.end_s) for cut_s in cuts]
+    parts += [Window(window.start_s, window.end_s - cut_s) for cut_s in cuts]
+    rates = [tokens_arrived(whole, part) / part.duration_s for part in parts]
+    spread = (max(rates) - min(rates)) / rates[0]
+    if spread < 0.05:
         return ""
     return (
         f"请求齐步走，窗口的边界挪动不到一个回答的时间，吞吐就差 {spread:.0%}："
@@ -107,24 +112,8 @@ def _in_step(
     )
 
 
-def _spread_over_cuts(
-    done: Sequence[RequestSample], window: Window, longest_s: float, cuts: int = 9
-) -> float:
-    """(Highest − lowest) ÷ whole of the token rates of windows shorter by up to `longest_s`."""
-    at = np.concatenate([sample.chunk_s for sample in done])
-    order = np.argsort(at)
-    tokens = np.concatenate([sample.chunk_tokens for sample in done])[order]
-    until = np.concatenate([[0], np.cumsum(tokens)])
-
-    def rate(part: Window) -> float:
-        first, last = np.searchsorted(at[order], [part.start_s, part.end_s])
-        return float(until[last] - until[first]) / part.duration_s
-
-    rates = [rate(window)]
-    for cut_s in np.linspace(0, longest_s, cuts)[1:].tolist():
-        rates += [rate(Window(window.start_s + cut_s, window.end_s)),
-                  rate(Window(window.start_s, window.end_s - cut_s))]  # fmt: skip
-    return (max(rates) - min(rates)) / rates[0]
+def _median_answer_s(done: Sequence[RequestSample]) -> float:
+    return float(np.median([sample.e2e_ms for sample in done])) / 1e3
 
 
 def _parts(window: Window) -> list[Window]:
