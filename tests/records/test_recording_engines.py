@@ -141,6 +141,30 @@ def test_engines_that_cannot_sleep_are_stopped_and_started(tmp_path: Path):
     assert not engines_running()
 
 
+def test_cold_starts_start_the_engine_for_each_repeat_with_caches_of_its_own(tmp_path: Path):
+    entry = {"id": "cold", "engines": ["small"], "measure": "cold_starts", "minutes": 2,
+             "load": LOAD | {"concurrency": 1}}  # fmt: skip
+    lab, said, caches = lab_folder(tmp_path / "lab", entry), [], []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("引擎 small 就绪"):
+            # Processes that named themselves have overwritten their environment.
+            known = [each.environ().get("VLLM_CACHE_ROOT") for each in engines_running()]
+            caches.append({each for each in known if each})
+
+    found = records(
+        record_lab("small", lab_folder=lab, folder=tmp_path, repeats=2, minutes=15, say=say)
+    )["cold"]
+    assert sum(line.startswith("启动引擎") for line in said) == 2
+    assert [run.repeat for run in found.runs] == [0, 1] and not found.partial
+    assert len(found.one("output_tokens_per_s", concurrency=1).values) == 2
+    assert [each["kv_cache_tokens"] for each in found.parameters["starts"]] == [16384, 16384]
+    first, second = (Path(each.pop()).parent for each in caches)
+    assert first != second and not first.exists() and not second.exists()
+    assert not engines_running()
+
+
 def test_an_engine_that_does_not_start_fails_its_experiments_and_no_others(tmp_path: Path):
     wrong = BENCH | {"engines": ["other"], "id": "wrong", "minutes": 0.5}
     lab, said = lab_folder(tmp_path / "lab", wrong), []

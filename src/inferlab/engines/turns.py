@@ -11,7 +11,7 @@ On GPUs those that stay up are started all at once: each is ready after one star
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -103,6 +103,24 @@ class Turns:
         for name in names[:1] if self.mode == "restart" else names:
             self.take(name)
 
+    def restart(self, name: str, environment: Mapping[str, str]) -> Engine:
+        """Stop an engine if it runs, and start it with further variables; it has the device then.
+
+        Its next start is without them.
+
+        Raises:
+            LabError: it did not start, or is a deployment, not one engine.
+        """
+        usual = self.recipes[name]
+        if isinstance(usual, Deployment):
+            raise LabError(f"{name} 是部署，不能带别的变量重启", remedy="engines 写单个引擎的配置")
+        self.stop(name)
+        self.recipes[name] = replace(usual, environment={**usual.environment, **environment})
+        try:
+            return self.take(name)
+        finally:
+            self.recipes[name] = usual
+
     def take_over(self, before: "Turns", later: Collection[str] = ()) -> None:
         """Keep the running engines of `before` that this has too, asleep or not; stop the rest.
 
@@ -122,10 +140,18 @@ class Turns:
             self.mode = "resident"
         before.close()
 
+    def stop(self, name: str) -> None:
+        """End an engine, whatever state it is in, or do nothing if there is none."""
+        for engine in (self.launched.pop(name, None), self.started.pop(name, None)):
+            if engine is not None:
+                engine.stop()
+        if self.active == name:
+            self.active = ""
+
     def close(self) -> None:
         """Stop all engines, whatever state they are in."""
         for name in [*self.launched, *self.started]:
-            self._stop(name)
+            self.stop(name)
         self.active = ""
 
     def __enter__(self) -> "Turns":
@@ -145,11 +171,11 @@ class Turns:
                 self.mode = "restart"
         if self.mode == "restart":
             for each in others:
-                self._stop(each)
+                self.stop(each)
 
     def _sleep(self, engine: Engine) -> None:
         if not engine.alive:
-            self._stop(engine.recipe.name)
+            self.stop(engine.recipe.name)
             return
         if not health.is_sleeping(engine.url):
             health.post(f"{engine.url}/sleep?level=1", timeout_s=SLEEP_LIMIT_S)
@@ -182,7 +208,7 @@ class Turns:
 
     def _launch(self, name: str) -> None:
         recipe = self.recipes[name]
-        self._stop(name)
+        self.stop(name)
         self.say(f"启动引擎 {name}（{recipe.config.name}，日志 {shown(recipe.log)}）…")
         self.launched[name] = recipe.launch()
 
@@ -192,7 +218,7 @@ class Turns:
         try:
             engine = self.launched[name].wait(self.start_limit_s)
         except BaseException:
-            self._stop(name)
+            self.stop(name)
             raise
         del self.launched[name]
         self.started[name] = engine
@@ -200,13 +226,6 @@ class Turns:
         self.starts[name] = {"seconds": round(engine.seconds, 1)} | found
         self.say(f"引擎 {name} 就绪，用了 {engine.seconds:.0f} s")
         return engine
-
-    def _stop(self, name: str) -> None:
-        for engine in (self.launched.pop(name, None), self.started.pop(name, None)):
-            if engine is not None:
-                engine.stop()
-        if self.active == name:
-            self.active = ""
 
 
 def _mode(recipes: Sequence[Startable], single: Sequence[Recipe]) -> Mode:

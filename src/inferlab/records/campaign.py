@@ -151,7 +151,7 @@ class Campaign:
         self.turns = turns
         while left:
             each = left.pop(0)
-            if not self._fits(each, self._starts_s(turns)):
+            if not self._fits(each, self._starts_s(each, turns)):
                 continue
             if not self._started(self._job(each, turns)):
                 self.failed += [one.id for one in left]
@@ -164,7 +164,8 @@ class Campaign:
             for environment in _environments(job.turns.recipes.values()):
                 ensure(environment, Settings.load(), self.say)
             job.turns.start_limit_s = min(START_LIMIT_S, max(60.0, self.limits.left_s))
-            job.turns.start_all()
+            if not job.experiment.starts_engines:
+                job.turns.start_all()
         except LabError as error:
             self.say(f"{job.experiment.id} 失败：{error}")
             self.failed.append(job.experiment.id)
@@ -251,8 +252,10 @@ class Campaign:
         )
         return False
 
-    def _starts_s(self, turns: Turns) -> float:
-        """What starting the engines that do not run yet will take."""
+    def _starts_s(self, experiment: Experiment, turns: Turns) -> float:
+        """What starting the engines that do not run yet will take, before the measuring."""
+        if experiment.starts_engines:
+            return 0.0
         up = {name for name, engine in turns.started.items() if engine.alive}
         missing = len(turns.recipes.keys() - up)
         if not missing:

@@ -23,6 +23,7 @@ from inferlab.measure import (
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
 from inferlab.records.benchmark import Stopped, as_record, run_bench, software
+from inferlab.records.cold_starts import run_cold_starts
 from inferlab.records.goodput_ab import run_ladders, with_capacities
 from inferlab.records.jobs import (
     Bounded,
@@ -51,6 +52,8 @@ def measure(job: Job) -> Record:
     match job.experiment.measure:
         case "bench" | "saturation":
             return _bench(job)
+        case "cold_starts":
+            return run_cold_starts(job)
         case "ab":
             return _pair(job)
         case "goodput_ab":

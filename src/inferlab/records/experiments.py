@@ -19,6 +19,7 @@ DEVICES = ("cuda", "cpu")
 ENGINES_NEEDED = {
     "bench": 1,
     "saturation": 1,
+    "cold_starts": 1,
     "kv_capacity": 1,
     "decode_grid": 1,
     "static_batching": 1,
@@ -28,7 +29,8 @@ ENGINES_NEEDED = {
     "ab": 2,
     "goodput_ab": 2,
 }
-NEEDS_LOAD = ("bench", "saturation", "ab", "goodput_ab")
+NEEDS_LOAD = ("bench", "saturation", "cold_starts", "ab", "goodput_ab")
+ONE_LOAD = ("cold_starts", "ab")
 _KEYS = {"id", "module", "model", "minutes", "devices", "engines", "measure", "load", "with",
          "repeats", "cuda", "cpu"}  # fmt: skip
 
@@ -38,8 +40,8 @@ class Experiment:
     """An entry of `lab.yaml`'s `experiments`, for one kind of device.
 
     Attributes:
-        minutes: how long it takes at most, without the engine's start; an experiment that no longer
-            fits is left out.
+        minutes: how long it takes at most, without the engine's start (with all of them for
+            `cold_starts`); an experiment that no longer fits is left out.
         module: what measures without an engine; run as `python -m <module> --out FILE …`.
         model: for a module, the measured shape's file below the root; empty without one.
         engines: names of engine files or deployments; two take turns on the device.
@@ -59,6 +61,11 @@ class Experiment:
     load: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     repeats: int | None = None
+
+    @property
+    def starts_engines(self) -> bool:
+        """Whether the measure starts its engines itself; `minutes` has the starts then."""
+        return self.measure == "cold_starts"
 
     def command(self, python: Path, out: Path, repeats: int) -> list[str]:
         """How a module is run."""
@@ -211,8 +218,8 @@ def _check_form(where: str, found: Experiment) -> None:
 
 def _check_load(where: str, found: Experiment) -> None:
     load = parse_load(where, found.load)
-    if found.measure == "ab" and len(load.levels) != 1:
-        raise UsageError(f"{where}：ab 只比一种负载，写了 {len(load.levels)} 种",
+    if found.measure in ONE_LOAD and len(load.levels) != 1:
+        raise UsageError(f"{where}：{found.measure} 只测一种负载，写了 {len(load.levels)} 种",
                          remedy="concurrency 或 rates 只写一个值")  # fmt: skip
     if found.measure == "goodput_ab" and not (load.slo and load.levels[0].rate_per_s):
         raise UsageError(f"{where}：goodput_ab 需要 slo 和 rates",
