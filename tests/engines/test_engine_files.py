@@ -91,7 +91,9 @@ def test_every_engine_that_an_experiment_names_is_there(lab: str, device: str):
 
 
 ONE_KNOB = [path for path in CHAPTER05 if re.match(r"eager\.|chunk-|knob-|profiled", path.name)]
-COMPARED_WITH = {"knob-pdl": "latency", "profiled-latency": "latency"}
+COMPARED_WITH = dict.fromkeys(
+    ("knob-pdl", "knob-search", "knob-splits-latency", "profiled-latency"), "latency"
+)
 
 
 def leaves(value: dict, within: str = "") -> dict[str, object]:

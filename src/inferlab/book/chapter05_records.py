@@ -35,6 +35,8 @@ KNOBS = {
     "knob_pdl": "单流：再开 PDL",
     "knob_qk_rope": "单流：QK norm 与 rope 融合",
     "knob_splits": "单流：attention 少分几段",
+    "knob_splits_latency": "单流：latency 上再少分几段",
+    "knob_search": "单流：Inductor 多找几步",
     "knob_seqs": "多流：max-num-seqs 288",
     "knob_stream": "多流：stream-interval 8",
     "knob_tokens": "多流：每步 16,384 token",
