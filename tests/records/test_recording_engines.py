@@ -160,6 +160,7 @@ def test_cold_starts_start_the_engine_for_each_repeat_with_caches_of_its_own(tmp
     assert [run.repeat for run in found.runs] == [0, 1] and not found.partial
     assert len(found.one("output_tokens_per_s", concurrency=1).values) == 2
     assert [each["kv_cache_tokens"] for each in found.parameters["starts"]] == [16384, 16384]
+    assert found.parameters["kernels_chosen_differently"] == [], "eager: nothing was compiled"
     first, second = (Path(each.pop()).parent for each in caches)
     assert first != second and not first.exists() and not second.exists()
     assert not engines_running()

@@ -143,6 +143,12 @@ def _origin(record: "Record") -> list[str]:
     if record.engine and record.engine.config:
         config = "，".join(f"{key}={value}" for key, value in record.engine.config.items())
         lines.append(f"引擎配置（{record.engine.config_source}）：{config}")
+    if starts := record.parameters.get("starts"):
+        seconds = "、".join(f"{each['seconds']:.0f}" for each in starts)
+        tuned = len({key for each in starts for key in each["kernels"]})
+        differ = len(record.parameters["kernels_chosen_differently"])
+        kernels = f"；{tuned} 个 kernel 按计时挑选，{differ} 个各次不同" if tuned else ""
+        lines.append(f"每次都用空的编译缓存启动：{seconds} s{kernels}")
     return lines
 
 

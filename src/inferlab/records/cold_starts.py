@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from inferlab.engines.compile_cache import cache_variables, chosen_differently, chosen_kernels
 from inferlab.records.benchmark import Outcome, as_record, collect, take
 from inferlab.records.jobs import Bounded, Job, bench_of, ground_of, told, warm_up
 from inferlab.records.one_run import Bench, Ground, measure_once
@@ -16,7 +17,9 @@ from inferlab.records.schema import Record
 
 
 def run_cold_starts(job: Job) -> Record:
-    """Start, warm up, measure and stop, `job.repeats` times; `parameters.starts` has each start.
+    """Start, warm up, measure and stop, `job.repeats` times.
+
+    `parameters.starts` has each start's seconds and the kernels that it chose.
 
     Raises:
         LabError: nothing could be measured, or the engine is a deployment.
@@ -30,8 +33,8 @@ def run_cold_starts(job: Job) -> Record:
         plan, level = job.load.plan, job.load.levels[0]
         title = f"第 {number + 1}/{job.repeats} 次启动"
         watch.started(title, plan.expected_requests(level), plan.duration_s)
-        job.turns.restart(name, empty_caches(folder))
-        starts.append(job.turns.starts[name])
+        job.turns.restart(name, cache_variables(folder))
+        starts.append(job.turns.starts[name] | {"kernels": chosen_kernels(folder)})
         ground = ground_of(job, name)
         bench = bench_of(job, ground)
         measured.append((bench, ground))
@@ -47,13 +50,6 @@ def run_cold_starts(job: Job) -> Record:
                     job.turns.stop(name)
 
     outcome = collect(body)
-    return told(job, as_record(*measured[0], outcome), {"starts": starts})
-
-
-def empty_caches(folder: Path) -> dict[str, str]:
-    """Variables that put the caches of vLLM, Inductor and Triton below an empty folder."""
-    return {
-        "VLLM_CACHE_ROOT": str(folder / "vllm"),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
-        "TRITON_CACHE_DIR": str(folder / "triton"),
-    }
+    differ = chosen_differently([each["kernels"] for each in starts])
+    extra = {"starts": starts, "kernels_chosen_differently": differ}
+    return told(job, as_record(*measured[0], outcome), extra)
