@@ -196,6 +196,22 @@ def test_records_are_listed_shown_compared_and_described(server: NullProcess, cl
     assert described["properties"]["runs"]["description"]
 
 
+def test_a_record_shows_both_configurations_and_what_cold_starts_chose(clone: Path):
+    ab = root() / "results" / "h200" / "chapter05" / "knob_seqs.json"
+    shown = lab(clone, "records", "show", str(ab)).stdout
+    assert "引擎配置 A（code/chapter05/engine/defaults.yaml）" in shown
+    assert "引擎配置 B（code/chapter05/engine/knob-seqs.yaml）：" in shown
+    assert "max-num-seqs=288" in shown
+
+    record = store.load(ab)
+    kernels = {"k1": {"XBLOCK": 1}, "k2": {"XBLOCK": 2}}
+    starts = [{"seconds": 73.2, "kernels": kernels}, {"seconds": 81.9, "kernels": kernels}]
+    extra = {"starts": starts, "kernels_chosen_differently": ["k2"]}
+    cold = record.model_copy(update={"parameters": record.parameters | extra})
+    shown = lab(clone, "records", "show", str(store.write(cold, clone / "cold.json"))).stdout
+    assert "空的编译缓存启动：73、82 s；2 个 kernel 按计时挑选，1 个各次不同" in shown
+
+
 def test_a_foreign_result_is_imported(clone: Path):
     done = lab(
         clone, "records", "import", str(RESULTS / "guidellm.json"), "--device", "NVIDIA H200"

@@ -140,9 +140,11 @@ def schema() -> None:
 
 def _origin(record: "Record") -> list[str]:
     lines = [f"不完整：{record.partial}"] if record.partial else []
-    if record.engine and record.engine.config:
-        config = "，".join(f"{key}={value}" for key, value in record.engine.config.items())
-        lines.append(f"引擎配置（{record.engine.config_source}）：{config}")
+    sides = (" A", " B") if record.engine_b else ("", "")
+    for side, engine in zip(sides, (record.engine, record.engine_b), strict=True):
+        if engine and engine.config:
+            config = "，".join(f"{key}={value}" for key, value in engine.config.items())
+            lines.append(f"引擎配置{side}（{engine.config_source}）：{config}")
     if starts := record.parameters.get("starts"):
         seconds = "、".join(f"{each['seconds']:.0f}" for each in starts)
         tuned = len({key for each in starts for key in each["kernels"]})
