@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OPTIONS = re.compile(r"[XYZ]BLOCK(_\d+)?|R\d_BLOCK(_\d+)?|num_warps|num_stages")
+# Of the files that hold what won: what is not an option of the launch.
+BOOKKEEPING = {"configs_hash", "found_by_coordesc", "time_taken_ms", "triton_cache_hash"}
 NAME = re.compile(r"^def (triton_\w+)\(", re.MULTILINE)
 
 Chosen = dict[str, dict[str, Any]]
@@ -37,7 +38,7 @@ def chosen_kernels(folder: Path) -> Chosen:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        options = {key: value for key, value in content.items() if OPTIONS.fullmatch(key)}
+        options = {key: value for key, value in content.items() if key not in BOOKKEEPING}
         sources = [each.read_text(encoding="utf-8") for each in path.parent.glob("*.py")]
         names = {name for text in sources for name in NAME.findall(text)}
         found[path.stem] = {"names": sorted(names), **options}

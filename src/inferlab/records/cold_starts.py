@@ -25,14 +25,15 @@ def run_cold_starts(job: Job) -> Record:
         LabError: nothing could be measured, or the engine is a deployment.
     """
     name = job.experiment.engines[0]
+    load = job.load
     watch = Bounded(job.deadline_s, job.turns.say)
     measured: list[tuple[Bench, Ground]] = []
     starts: list[dict[str, Any]] = []
 
     def one(outcome: Outcome, number: int, folder: Path) -> None:
-        plan, level = job.load.plan, job.load.levels[0]
+        level = load.levels[0]
         title = f"第 {number + 1}/{job.repeats} 次启动"
-        watch.started(title, plan.expected_requests(level), plan.duration_s)
+        watch.started(title, load.plan.expected_requests(level), load.plan.duration_s)
         job.turns.restart(name, cache_variables(folder))
         starts.append(job.turns.starts[name] | {"kernels": chosen_kernels(folder)})
         ground = ground_of(job, name)
