@@ -106,6 +106,30 @@ def test_one_streams_share_of_the_roofline(recorded: None) -> None:
     assert "68." in rows.splitlines()[2] and "80." in rows.splitlines()[3]  # of 3.54 ms
 
 
+def test_each_start_counts_once_and_repeats_on_it_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ab(experiment: str, seconds: float, defaults: float, other: float) -> Record:
+        startup = {"defaults": {"seconds": seconds}, experiment: {"seconds": 9.0}}
+        return record(experiment, [data.figure("tpot_ms.mean", "ms", defaults, side="A"),
+                                   data.figure("tpot_ms.mean", "ms", other, side="B")],
+                      parameters={"engine_a": "defaults", "engine_b": experiment,
+                                  "startup": startup})  # fmt: skip
+
+    anew = data.figure("tpot_ms.mean", "ms", 4.7).model_copy(update={"values": [4.6, 4.8, 4.7]})
+    found = {
+        "knob_compile": ab("knob_compile", 100.0, 5.0, 4.6),
+        "knob_splits": ab("knob_splits", 100.0, 5.01, 4.9),  # served by the same start of A
+        "knob_search": ab("knob_search", 101.0, 5.2, 4.5),
+        "compile_starts": record("compile_starts", [anew], parameters={
+            "startup": {"latency": {"seconds": 9.0}}, "starts": [{"seconds": 9.0}] * 3}),
+    }  # fmt: skip
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: found.get(experiment))
+    rows = [row.strip("| ").split(" | ") for row in chapter05_records.starts().data.splitlines()]
+    cells = {name: (count, tpots) for name, count, tpots, _ in rows[2:]}
+    assert cells["defaults"] == ("2", "5.00、5.20")
+    assert cells["latency"] == ("3", "4.60、4.70、4.80")
+    assert cells["knob_search"] == ("1", "4.50")
+
+
 def test_ladders_say_which_runs_were_not_steady() -> None:
     record = store.find("chapter05", "goodput_fp8_ab", "h200")
     head, _, *rows = chapter05_records.ladders(record).data.splitlines()

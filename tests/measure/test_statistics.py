@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inferlab.errors import LabError
 from inferlab.measure.statistics import (
+    apart_by_chance,
     coefficient_of_variation,
     compare,
     differs,
@@ -109,6 +110,18 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say(draw: str) -> None:
     }
     hits = sum(mean_interval(makers[draw]()).contains(10) for _ in range(2000))
     assert 0.925 < hits / 2000 < 0.97
+
+
+def test_two_values_lie_apart_no_further_than_said_as_often_as_it_says() -> None:
+    random = np.random.default_rng(6)
+    hits = 0
+    for _ in range(2000):
+        apart = apart_by_chance(random.normal(10, 0.2, 5))
+        first, second = random.normal(10, 0.2, 2)
+        hits += abs(first - second) / 10 <= apart
+    assert 0.935 < hits / 2000 < 0.965
+    with pytest.raises(LabError, match="至少重复两次"):
+        apart_by_chance([3.0])
 
 
 @pytest.mark.parametrize("paired", [True, False])

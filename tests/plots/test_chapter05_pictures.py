@@ -1,5 +1,7 @@
 """Chapter 5's pictures render with every glyph, and show what they were given."""
 
+from dataclasses import replace
+
 import chapter05_data as data
 import pytest
 from rendering import rendered
@@ -82,6 +84,17 @@ def test_slots_say_how_much_was_taken() -> None:
 def test_only_a_sure_gain_is_kept() -> None:
     shown = texts(tuning_steps(data.tuning()))
     assert shown.count("保留") == 1 and "退回：看不出差别" in shown
+
+
+def test_a_gain_that_another_start_would_give_is_not_kept() -> None:
+    first, *others = data.tuning()  # 1.11 (1.06–1.17)
+    shown = texts(tuning_steps([replace(first, between_starts=0.05), *others]))
+    assert shown.count("保留") == 1
+    shown = texts(tuning_steps([replace(first, between_starts=0.08), *others]))
+    assert "保留" not in shown and shown.count("1.11×  一次启动分不出来") == 1
+    slower = replace(others[-1], between_starts=0.08)  # 0.9 (0.86–0.95)
+    assert slower.verdict == "as starts differ"
+    assert replace(others[0], between_starts=0.01).verdict == "no difference"
 
 
 def test_the_ceilings_are_the_arithmetics() -> None:

@@ -13,10 +13,11 @@ from inferlab.plots.ceilings import ceilings
 from inferlab.plots.counters import gpu_counters
 from inferlab.plots.layer import layer_roofline, layer_shares
 from inferlab.plots.ledger import memory_ledgers
+from inferlab.plots.style import new_figure, source_note
 from inferlab.plots.sweep import engine_sweeps
 from inferlab.plots.tables import table
 from inferlab.records import store
-from inferlab.records.rooflines import measured_ceilings
+from inferlab.records.rooflines import describe, measured_ceilings
 from inferlab.records.schema import EngineInfo
 
 SHAPE = known_shape("qwen3-8b")
@@ -55,6 +56,20 @@ def test_a_picture_renders_with_every_glyph(name):
     figure = PICTURES[name]()
     assert 10_000 < len(rendered(figure)) < 150_000
     assert all(axes.get_title(loc="left") for axes in figure.axes)
+
+
+def test_a_long_note_goes_on_in_further_lines():
+    records = [store.find("chapter05", each, "h200") for each in ("kv_capacity", "knob_pdl")]
+    records.append(store.find("chapter07/pd", "link", "h200"))
+    note = describe(*records)
+    figure, _ = new_figure(width=4)
+    source_note(figure, note)
+    rendered(figure)
+    told = figure._supxlabel
+    assert told.get_text().count("\n") >= 2 and told.get_text().replace("\n", "") == note
+    assert told.get_window_extent().x0 >= 0
+    source_note(figure, "短注")
+    assert figure._supxlabel.get_text() == "短注"
 
 
 def test_numbers_in_a_table_are_right_aligned_and_short():

@@ -83,6 +83,20 @@ def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n, confidence)
 
 
+def apart_by_chance(values: Values, confidence: float = 0.95) -> float:
+    """How far two single values of the same kind may lie apart, as a share of their mean: Student's
+    t × √2 × standard deviation ÷ mean.
+
+    Raises:
+        LabError: fewer than two values, or one is not finite.
+    """
+    data = _finite(values)
+    if len(data) < 2:
+        raise LabError("一个值看不出起伏", remedy="至少重复两次")
+    spread = math.sqrt(2) * float(data.std(ddof=1)) / float(data.mean())
+    return _t(confidence, len(data) - 1) * spread
+
+
 def ratio_interval(
     a: Values, b: Values, confidence: float = 0.95, *, paired: bool = True
 ) -> Interval:

@@ -1,12 +1,14 @@
 """How every picture looks: a Chinese font that comes with the environment, few colours, light
 grid."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unicodedata import east_asian_width
 
 import matplotlib
 import numpy as np
@@ -23,6 +25,8 @@ from inferlab.records.schema import Figure as Measured
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6E6E6E",
 )  # fmt: skip
+NOTE_SIZE = 7.5
+NOTE_COLUMN_IN = NOTE_SIZE / 72 * 0.55  # a Latin letter or a digit; half a Chinese character
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 
 
@@ -103,6 +107,20 @@ def interval_bars(figures: Sequence[Measured]) -> np.ndarray:
 
 
 def source_note(figure: Figure, text: str) -> None:
-    """The line under a picture that says where its figures come from; none for an empty text."""
+    """What stands under a picture and says where its figures come from, in as many lines as its
+    width needs; nothing for an empty text."""
     if text:
-        figure.supxlabel(text, fontsize=7.5, color=GREY, x=0.99, ha="right")
+        lines = _filled(text, figure.get_figwidth() / NOTE_COLUMN_IN)
+        figure.supxlabel("\n".join(lines), fontsize=NOTE_SIZE, color=GREY, x=0.99, ha="right")
+
+
+def _filled(text: str, columns: float) -> list[str]:
+    """Lines of at most so many columns, broken after commas and enumeration commas; a Chinese
+    character is two columns wide."""
+    lines = [""]
+    for piece in re.findall("[^，、]+[，、]?", text):
+        full = sum(2 if east_asian_width(each) in "WF" else 1 for each in lines[-1] + piece)
+        if lines[-1] and full > columns:
+            lines.append("")
+        lines[-1] += piece
+    return lines
