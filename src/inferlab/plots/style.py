@@ -25,9 +25,9 @@ from inferlab.records.schema import Figure as Measured
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6E6E6E",
 )  # fmt: skip
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 NOTE_SIZE = 7.5
 NOTE_COLUMN_IN = NOTE_SIZE / 72 * 0.55  # a Latin letter or a digit; half a Chinese character
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 
 
 @cache

@@ -21,7 +21,7 @@ class TuningStep:
         knob: for the reader.
         comparison: paired.
         between_starts: share by which two starts of one configuration may differ, where each side
-            was started once. The interval does not hold it: it must lie outside of both.
+            was started once. The interval does not hold that: it must lie beyond it altogether.
     """
 
     knob: str
