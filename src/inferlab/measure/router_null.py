@@ -52,8 +52,8 @@ class RouterLoad:
                           concurrency=self.concurrency, seed=seed, check=False)  # fmt: skip
 
 
-# What one request waits; what 192 streams of 50 tok/s lose (an 8B model on an H200 gave 6,000 tok/s to as
-# many, with their prefills); and how much one router process passes on when nothing holds it up.
+# What one request waits; what 192 streams of 50 tok/s lose (an 8B model on an H200 gave 6,000 tok/s
+# to as many, with their prefills); and how much one router process passes on at most.
 LOADS = (
     RouterLoad("one at a time", 24, 1, 32, {"ttft_ms": 20, "itl_ms": 5}),
     RouterLoad("192 streams", 960, 192, 64, {"ttft_ms": 200, "ttft_jitter": 0.9, "itl_ms": 20}),
