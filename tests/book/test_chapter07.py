@@ -135,18 +135,18 @@ def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> 
     none = {name: [0.0] for name in ("broken_off", "lost", "silent")}
     control = none | {"answered": [24], "wrong": [1], "slowest_s": [2.5]}
     frozen = {"answered": [23, 24], "broken_off": [1, 0], "lost": [0, 0], "silent": [0, 0],
-              "wrong": [0, 0], "slowest_s": [31.5, 8.0]}  # fmt: skip
+              "wrong": [0, 0], "slowest_s": [31.5, 8.0], "expired": [2, 1]}  # fmt: skip
     record = fault_record(none=control, decode_frozen=frozen)
     known = dict.fromkeys(("faults", "faults_kv_expired", "faults_one_gpu"), record)
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
 
     def rows(experiment: str, label: str) -> list[str]:
-        return [f"| {experiment} | 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | 2.5 |",
-                f"| {experiment} | {label} | 2 | 47 | 1 | 0 | 0 | 0 | 31.5 |"]  # fmt: skip
+        return [f"| {experiment} | 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | — | 2.5 |",
+                f"| {experiment} | {label} | 2 | 47 | 1 | 0 | 0 | 0 | 3 | 31.5 |"]  # fmt: skip
 
     on_a_cpu, on_a_gpu = chapter07_records.faults(), chapter07_records.faults_on_a_gpu()
     assert on_a_cpu.data.splitlines()[2:] == [
-        *rows("faults", "D 卡住"), *rows("faults_kv_expired", "D 卡住到租约过期")
+        *rows("faults", "D 卡住"), *rows("faults_kv_expired", "D 卡住，比租约久")
     ]  # fmt: skip
     assert on_a_gpu.data.splitlines()[2:] == [
         *rows("faults", "D 卡住"), *rows("faults_one_gpu", "D 卡住")

@@ -86,6 +86,14 @@ def test_only_a_sure_gain_is_kept() -> None:
     assert shown.count("保留") == 1 and "退回：看不出差别" in shown
 
 
+def test_a_comparison_keeps_nothing() -> None:
+    figure = tuning_steps(data.tuning(), tuning=False)
+    shown = texts(figure)
+    assert "更高" in shown and "更低" in shown and "看不出差别" in shown
+    assert "保留" not in shown and "退回" not in shown
+    assert "后者 ÷ 前者" in figure.axes[0].get_xlabel()
+
+
 def test_a_gain_that_another_start_would_give_is_not_kept() -> None:
     first, *others = data.tuning()  # 1.11 (1.06–1.17)
     shown = texts(tuning_steps([replace(first, between_starts=0.05), *others]))

@@ -125,9 +125,7 @@ def attribution() -> Drawing | Markdown:
 
 def stream_shares(record: Record) -> Markdown:
     """One stream's time per token on both sides of an A/B, against reading weights and KV once."""
-    given = record.parameters.get("description", {}).get("load", {})
-    context = int(given.get("prompt", 128)) + int(given.get("output", 256)) // 2
-    floor_ms = 1e3 * _floor_s(1, context)
+    floor_ms = _stream_floor_ms(record)
     rows = []
     for side in "AB":
         tpot = record.one("tpot_ms.mean", side=side)
@@ -136,6 +134,13 @@ def stream_shares(record: Record) -> Markdown:
         rows.append((name, tpot.mean, floor_ms, f"{floor_ms / tpot.mean:.1%}",
                      f"{low:.1%}–{high:.1%}"))  # fmt: skip
     return table(["H200，单流", "TPOT ms", "roofline 下限 ms", "占 roofline", "95 % 区间"], rows)
+
+
+def _stream_floor_ms(record: Record) -> float:
+    """Time of reading weights and KV once, in the middle of an answer of the record's load."""
+    given = record.parameters.get("description", {}).get("load", {})
+    context = int(given.get("prompt", 128)) + int(given.get("output", 256)) // 2
+    return 1e3 * _floor_s(1, context)
 
 
 def starts() -> Markdown:
@@ -150,8 +155,7 @@ def starts() -> Markdown:
     for record in found:
         for name, start, tpot in _starts_in(record):
             by_engine[name].setdefault(start, tpot)
-    context = 128 + 256 // 2
-    floor_ms = 1e3 * _floor_s(1, context)
+    floor_ms = _stream_floor_ms(found[0])
     rows = []
     for name, seen in by_engine.items():
         each = sorted(seen.values())

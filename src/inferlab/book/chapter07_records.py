@@ -109,7 +109,7 @@ def pieces(figures: Iterable[Figure]) -> Markdown:
     rows = [(prompt, *(by[prompt, cache, name].mean for name in names for cache in STATES))
             for prompt in prompts]  # fmt: skip
     heads = [
-        f"{name}{STATES[cache]}" for name in ("片数", "交接 ms", "登记 ms") for cache in STATES
+        f"{name}{STATES[cache]}" for name in ("片数", "交接 ms", "提交 ms") for cache in STATES
     ]
     return table(["prompt", *heads], rows)
 
@@ -128,7 +128,7 @@ def orders(prompts: Sequence[int], cache: str = "used") -> Markdown:
                          ms.mean, max(ms.values), share))  # fmt: skip
     if not rows:
         return _H200.missing(ORDERS)
-    heads = ["KV cache", "prompt", "片数（最多）", "登记 ms（最慢）", "交接 ms（均值）",
+    heads = ["KV cache", "prompt", "片数（最多）", "提交 ms（最慢）", "交接 ms（均值）",
              "交接 ms（最慢）", "均值占链路"]  # fmt: skip
     return table(heads, rows)
 
@@ -241,12 +241,14 @@ def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
     for experiment, record in records:
         for answered in record.select("answered"):
             fault = str(answered.labels["fault"])
-            expired = experiment.endswith("expired") and fault == "decode_frozen"
-            label = "D 卡住到租约过期" if expired else FAULTS[fault]
+            long = experiment.endswith("expired") and fault == "decode_frozen"
+            label = "D 卡住，比租约久" if long else FAULTS[fault]
             ends = ("answered", "broken_off", "lost", "silent", "wrong")
             counts = [int(sum(record.one(name, fault=fault).values)) for name in ends]
+            released = record.select("expired", fault=fault)
+            expired = int(sum(released[0].values)) if released else "—"
             slowest = max(record.one("slowest_s", fault=fault).values)
-            rows.append((experiment, label, len(answered.values), *counts, slowest))
+            rows.append((experiment, label, len(answered.values), *counts, expired, slowest))
     heads = [
         "实验",
         "故障",
@@ -256,6 +258,7 @@ def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
         "首 token 前报错",
         "无声无息",
         "答错",
+        "到期的 KV",
         "最慢 s",
     ]
     return table(heads, rows)

@@ -115,10 +115,10 @@ def source_note(figure: Figure, text: str) -> None:
 
 
 def _filled(text: str, columns: float) -> list[str]:
-    """Lines of at most so many columns, broken after commas and enumeration commas; a Chinese
-    character is two columns wide."""
+    """Lines broken after commas and enumeration commas, each of at most so many columns where its
+    pieces allow; a Chinese character is two columns wide."""
     lines = [""]
-    for piece in re.findall("[^，、]+[，、]?", text):
+    for piece in re.findall("[^，、]*[，、]|[^，、]+", text):
         full = sum(2 if east_asian_width(each) in "WF" else 1 for each in lines[-1] + piece)
         if lines[-1] and full > columns:
             lines.append("")

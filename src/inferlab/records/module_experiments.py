@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inferlab.engines.environments import python_with_torch
+from inferlab.engines.processes import ProcessId, stop_session
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.hardware.timing import Series
@@ -48,21 +50,38 @@ def _run(experiment: Experiment, python: Path, repeats: int, *, quiet: bool) -> 
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "series.json"
         environment = {**os.environ, "PYTHONPATH": _with_sources(), "INFERLAB_ROOT": str(root())}
-        try:
-            done = subprocess.run(
-                experiment.command(python, out, repeats),
-                env=environment,
-                timeout=experiment.minutes * 60 * 3,
-                capture_output=quiet,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as late:
-            raise LabError(f"{late.timeout / 60:g} 分钟还没有测完", remedy="见上面的输出") from late
-        if done.returncode or not out.is_file():
-            last = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        code, errors = _run_to_its_end(
+            experiment.command(python, out, repeats), environment, experiment.minutes * 60 * 3,
+            quiet=quiet,
+        )  # fmt: skip
+        if code or not out.is_file():
+            last = errors.decode(errors="replace").strip().splitlines()[-1:]
             cause = last[0] if last else "原因见上面的输出"
-            raise LabError(f"测量进程以 {done.returncode} 退出", remedy=cause)
+            raise LabError(f"测量进程以 {code} 退出", remedy=cause)
         return [Series(**each) for each in json.loads(out.read_text())["series"]]
+
+
+def _run_to_its_end(
+    command: Sequence[str], environment: Mapping[str, str], limit_s: float, *, quiet: bool
+) -> tuple[int, bytes]:
+    """Exit code and standard error (where `quiet`). Whatever ends it, Ctrl-C too, the servers that
+    the module started end with it: they are of its session.
+
+    Raises:
+        LabError: it took longer than the limit.
+    """
+    pipe = subprocess.PIPE if quiet else None
+    with subprocess.Popen(
+        command, env=dict(environment), stdout=pipe, stderr=pipe, start_new_session=True
+    ) as process:
+        leader = ProcessId.of(process.pid)
+        try:
+            _, errors = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired as late:
+            raise LabError(f"{limit_s / 60:g} 分钟还没有测完", remedy="见上面的输出") from late
+        finally:
+            stop_session(leader)
+    return process.returncode, errors or b""
 
 
 def _with_sources() -> str:
