@@ -141,8 +141,8 @@ def test_faults_are_added_up_over_the_times(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
 
     def rows(experiment: str, label: str) -> list[str]:
-        return [f"| {experiment} | 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | — | 2.5 |",
-                f"| {experiment} | {label} | 2 | 47 | 1 | 0 | 0 | 0 | 3 | 31.5 |"]  # fmt: skip
+        return [f"| {experiment} | 没有故障（对照） | 1 | 24 | 0 | 0 | 0 | 1 | —、— | 2.5 |",
+                f"| {experiment} | {label} | 2 | 47 | 1 | 0 | 0 | 0 | 3、— | 31.5 |"]  # fmt: skip
 
     on_a_cpu, on_a_gpu = chapter07_records.faults(), chapter07_records.faults_on_a_gpu()
     assert on_a_cpu.data.splitlines()[2:] == [

@@ -1,10 +1,14 @@
 """How requests are judged that ran while a part of the deployment died."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from inferlab.engines.processes import ProcessId
 from inferlab.errors import UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
@@ -52,6 +56,7 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
     monkeypatch.setattr(pd_faults, "closed_loop", lambda *_, **__: run)
     monkeypatch.setattr(pd_faults, "run_closed_loop", lambda *_, **__: right)
     monkeypatch.setattr(pd_faults, "_expired", lambda deployment: 0)
+    monkeypatch.setattr(pd_faults, "_failed_reads", lambda deployment: 0)
     monkeypatch.setattr(pd_faults, "all_in_rotation", lambda url: next(whole))
     monkeypatch.setattr(pd_faults.time, "sleep", waited.append)
     monkeypatch.setitem(pd_faults.FAULTS, "router_restarted", router_restarted)
@@ -64,3 +69,33 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
     assert len(waited) == 6, "each time until every worker is in rotation again"
     with pytest.raises(UsageError, match="没有名为 router_restart 的故障"):
         list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))
+
+
+def test_what_stands_still_goes_on_by_itself() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command, start_new_session=True) as child:
+        process = psutil.Process(child.pid)
+        awake = pd_faults._stand_still([ProcessId.of(child.pid)], 0.5)
+        assert process.status() == psutil.STATUS_STOPPED
+        awake()
+        assert process.status() != psutil.STATUS_STOPPED
+        child.kill()
+
+
+def test_prefill_dies_while_no_decode_worker_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pd_faults, "_stand_still", lambda leaders, seconds: (
+        said.append(f"{'+'.join(leaders)} stand still for {seconds:g} s"),
+        lambda: said.append("awake"),
+    )[1])  # fmt: skip
+    monkeypatch.setattr(pd_faults, "_kill", lambda role: lambda deployment, number, frozen_s: (
+        said.append(f"{role} {number} killed"),
+        lambda: said.append("started again"),
+    )[1])  # fmt: skip
+    monkeypatch.setattr(pd_faults.time, "sleep", lambda seconds: said.append(f"{seconds:g} s on"))
+    engines = {name: SimpleNamespace(leader=name)
+               for name in ("prefill-0", "prefill-1", "decode-0", "decode-1")}  # fmt: skip
+    deployment: Any = SimpleNamespace(engines=engines)
+    pd_faults.FAULTS["prefill_killed_after_handover"](deployment, 3, 0.0)()
+    assert said == ["decode-0+decode-1 stand still for 4 s", "2 s on", "prefill 3 killed",
+                    "awake", "started again"]  # fmt: skip

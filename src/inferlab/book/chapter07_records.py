@@ -46,6 +46,8 @@ FAULTS = {
     "prefill_frozen": "P 卡住",
     "decode_frozen": "D 卡住",
     "router_restarted": "路由重启",
+    "router_frozen": "路由卡住，比租约久",
+    "prefill_killed_after_handover": "P 交接后被杀",
 }
 _H200 = ShownRecords(LAB)
 shown, gains, verdicts = _H200.shown, _H200.gains, _H200.verdicts
@@ -225,7 +227,9 @@ def _pd(prefill_gpus: int, decode_gpus: int) -> str:
 
 def faults() -> Markdown:
     """How requests ended while something died: of the CPU records that this repository has."""
-    return _faults(ShownRecords(LAB, "amd-epyc"), ("faults", "faults_kv_expired"))
+    return _faults(ShownRecords(LAB, "amd-epyc"), (
+        "faults", "faults_kv_expired", "faults_router_frozen", "faults_after_handover",
+    ))  # fmt: skip
 
 
 def faults_on_a_gpu() -> Markdown:
@@ -245,10 +249,10 @@ def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
             label = "D 卡住，比租约久" if long else FAULTS[fault]
             ends = ("answered", "broken_off", "lost", "silent", "wrong")
             counts = [int(sum(record.one(name, fault=fault).values)) for name in ends]
-            released = record.select("expired", fault=fault)
-            expired = int(sum(released[0].values)) if released else "—"
+            kv = [record.select(name, fault=fault) for name in ("expired", "failed_reads")]
+            seen = "、".join(f"{sum(each[0].values):.0f}" if each else "—" for each in kv)
             slowest = max(record.one("slowest_s", fault=fault).values)
-            rows.append((experiment, label, len(answered.values), *counts, expired, slowest))
+            rows.append((experiment, label, len(answered.values), *counts, seen, slowest))
     heads = [
         "实验",
         "故障",
@@ -258,7 +262,7 @@ def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:
         "首 token 前报错",
         "无声无息",
         "答错",
-        "到期的 KV",
+        "KV 到期、读不到",
         "最慢 s",
     ]
     return table(heads, rows)

@@ -21,7 +21,7 @@ from typing import Any
 
 from inferlab.engines import temporary
 from inferlab.engines.deployment import RunningDeployment
-from inferlab.engines.processes import session_members
+from inferlab.engines.processes import ProcessId, session_members
 from inferlab.engines.router.client import all_in_rotation
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
@@ -35,6 +35,7 @@ from inferlab.measure.under_test import UnderTest
 DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "output": 48,
             "deadline_s": 90, "frozen_s": 15, "faults": None}  # fmt: skip
 RESTART_LIMIT_S = 300.0
+HANDED_OVER_S = 2.0  # for the prompts under way to be computed and handed over
 PATIENCE_S = 1.0  # of a client that was refused a connection, while the router restarts
 CONTROL = "none"
 CLEAR = frozenset({Status.HTTP_ERROR, Status.ERROR_EVENT, Status.CONNECT_ERROR})
@@ -69,6 +70,7 @@ class Outcome:
         wrong: text that differs from the run without a fault.
         slowest_s: longest time from sending to the end.
         expired: KV caches that nobody read within their lease; of workers that lived on.
+        failed_reads: of KV caches; the decode worker computed those prompts itself. Likewise.
     """
 
     answered: int
@@ -78,6 +80,7 @@ class Outcome:
     wrong: int
     slowest_s: float
     expired: int = 0
+    failed_reads: int = 0
 
 
 def measure(
@@ -86,18 +89,18 @@ def measure(
     """Each fault's outcomes, one value a time it was injected; first those of the control.
 
     Args:
-        given: see `DEFAULTS`; `faults` names some of `FAULTS`, all when it is None.
+        given: see `DEFAULTS`; `faults` names some of `FAULTS`, `USUAL` when it is None.
 
     Yields:
-        `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests), `slowest_s` and `expired`
-        (KV caches); label `fault`, `none` for the control.
+        `answered`, `lost`, `broken_off`, `silent`, `wrong` (requests), `slowest_s`, `expired` and
+        `failed_reads` (KV caches); label `fault`, `none` for the control.
 
     Raises:
         LabError: the deployment cannot survive a fault, or did not come back after one.
         UsageError: a fault has no such name.
     """
     known = DEFAULTS | given
-    faults = known["faults"] or list(FAULTS)
+    faults = known["faults"] or USUAL
     if unknown := [name for name in faults if name not in FAULTS]:
         raise UsageError(
             f"没有名为 {'、'.join(unknown)} 的故障", remedy=f"可用：{'、'.join(FAULTS)}"
@@ -134,7 +137,7 @@ def _once(
 ) -> Outcome:
     repairs: list[Callable[[], None]] = []
     moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
-    before = _expired(deployment)
+    before = _expired(deployment), _failed_reads(deployment)
     inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
         result = closed_loop(
@@ -145,11 +148,16 @@ def _once(
     samples = result.whole()
     _until_whole(load, deployment)
     outcome = judge(samples, load.expected)
-    return replace(outcome, expired=max(0, _expired(deployment) - before))
+    expired, failed = _expired(deployment) - before[0], _failed_reads(deployment) - before[1]
+    return replace(outcome, expired=max(0, expired), failed_reads=max(0, failed))
 
 
 def _expired(deployment: RunningDeployment) -> int:
     return int(Transfers.read(deployment.urls()["prefill"]).expired)
+
+
+def _failed_reads(deployment: RunningDeployment) -> int:
+    return int(Transfers.read(deployment.urls()["decode"]).failed)
 
 
 def _calm(load: Load) -> Load:
@@ -189,19 +197,47 @@ def _kill(role: str) -> Fault:
 
 def _freeze(role: str) -> Fault:
     def inject(deployment: RunningDeployment, number: int, frozen_s: float) -> Callable[[], None]:
-        family = session_members(deployment.engines[f"{role}-{number % 2}"].leader)
-        for process in family:
-            os.kill(process.pid, signal.SIGSTOP)
-
-        def thaw() -> None:
-            for process in family:
-                os.kill(process.pid, signal.SIGCONT)
-
-        timer = threading.Timer(frozen_s, thaw)
-        timer.start()
-        return timer.join
+        return _stand_still([deployment.engines[f"{role}-{number % 2}"].leader], frozen_s)
 
     return inject
+
+
+def _freeze_router(
+    deployment: RunningDeployment, number: int, frozen_s: float
+) -> Callable[[], None]:
+    """What prefill hands over meanwhile waits in the router's sockets and grows old."""
+    return _stand_still([deployment.leader] if deployment.leader else [], frozen_s)
+
+
+def _kill_prefill_after_handover(
+    deployment: RunningDeployment, number: int, frozen_s: float
+) -> Callable[[], None]:
+    """No decode worker reads while prefill goes on; then what was handed over cannot be read."""
+    decode = [deployment.engines[f"decode-{place}"].leader for place in range(2)]
+    until_awake = _stand_still(decode, 2 * HANDED_OVER_S)
+    time.sleep(HANDED_OVER_S)
+    restart = _kill("prefill")(deployment, number, frozen_s)
+
+    def repair() -> None:
+        until_awake()
+        restart()
+
+    return repair
+
+
+def _stand_still(leaders: Sequence[ProcessId], seconds: float) -> Callable[[], None]:
+    """Freezes these sessions for some seconds; the answer waits until they are awake again."""
+    family = [process for leader in leaders for process in session_members(leader)]
+    for process in family:
+        os.kill(process.pid, signal.SIGSTOP)
+
+    def thaw() -> None:
+        for process in family:
+            os.kill(process.pid, signal.SIGCONT)
+
+    timer = threading.Timer(seconds, thaw)
+    timer.start()
+    return timer.join
 
 
 def _restart_router(
@@ -218,11 +254,17 @@ def _nothing(deployment: RunningDeployment, number: int, frozen_s: float) -> Cal
 # Quickest first: those at the end start a worker again each time.
 FAULTS: dict[str, Fault] = {
     "router_restarted": _restart_router,
+    "router_frozen": _freeze_router,
     "prefill_frozen": _freeze("prefill"),
     "decode_frozen": _freeze("decode"),
     "prefill_killed": _kill("prefill"),
+    "prefill_killed_after_handover": _kill_prefill_after_handover,
     "decode_killed": _kill("decode"),
 }
+
+
+# Not those two that are made for one weak spot each, and have experiments of their own.
+USUAL = [name for name in FAULTS if name not in ("router_frozen", "prefill_killed_after_handover")]
 
 
 @contextmanager
@@ -249,6 +291,7 @@ def _until_whole(load: Load, deployment: RunningDeployment) -> None:
 
 def _series(name: str, found: Sequence[Outcome]) -> Iterator[Series]:
     for figure, unit in (("answered", ""), ("lost", ""), ("broken_off", ""), ("silent", ""),
-                         ("wrong", ""), ("slowest_s", "s"), ("expired", "")):  # fmt: skip
+                         ("wrong", ""), ("slowest_s", "s"), ("expired", ""),
+                         ("failed_reads", "")):  # fmt: skip
         values = [float(getattr(each, figure)) for each in found]
         yield Series(figure, unit, values, {"fault": name})
