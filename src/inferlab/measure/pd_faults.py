@@ -1,8 +1,9 @@
 """What clients see when a part of a PD deployment dies, freezes or restarts while it works.
 
-Each time the same requests run against the deployment, and at a moment drawn anew one fault is
-injected. A request may end in the whole answer or in a clear error, in time; its text must be that
-of a run without faults as far as it goes. Afterwards what died is started again on its own port.
+Each time the same requests run against the deployment, and one fault is injected, at a moment
+drawn anew (or with the first requests, where the fault is made for those). A request may end in the
+whole answer or in a clear error, in time; its text must be that of a run without faults as far as
+it goes. Afterwards what died is started again on its own port.
 
 A GPU's kernels add up in an order that depends on what shares the batch, so that a greedy answer
 may differ without any fault. Hence the control: as many runs without a fault, whose `wrong` are
@@ -136,7 +137,8 @@ def _once(
     load: Load, deployment: RunningDeployment, name: str, number: int, frozen_s: float
 ) -> Outcome:
     repairs: list[Callable[[], None]] = []
-    moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
+    drawn = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
+    moment = 0.0 if name in AT_THE_START else drawn
     before = _expired(deployment), _failed_reads(deployment)
     inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
@@ -212,7 +214,8 @@ def _freeze_router(
 def _kill_prefill_after_handover(
     deployment: RunningDeployment, number: int, frozen_s: float
 ) -> Callable[[], None]:
-    """No decode worker reads while prefill goes on; then what was handed over cannot be read."""
+    """No decode worker reads while prefill goes on; then what was handed over by the one that dies
+    cannot be read."""
     decode = [deployment.engines[f"decode-{place}"].leader for place in range(2)]
     until_awake = _stand_still(decode, 2 * HANDED_OVER_S)
     time.sleep(HANDED_OVER_S)
@@ -263,6 +266,8 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+# The first requests all arrive at once, so that all of them are handed over in that time.
+AT_THE_START = {"prefill_killed_after_handover"}
 # Not those two that are made for one weak spot each, and have experiments of their own.
 USUAL = [name for name in FAULTS if name not in ("router_frozen", "prefill_killed_after_handover")]
 
