@@ -266,10 +266,9 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-# The first requests all arrive at once, so that all of them are handed over in that time.
-AT_THE_START = {"prefill_killed_after_handover"}
-# Not those two that are made for one weak spot each, and have experiments of their own.
-USUAL = [name for name in FAULTS if name not in ("router_frozen", "prefill_killed_after_handover")]
+# Made for what is being handed over: the first requests arrive at once, and all of them are.
+AT_THE_START = ("router_frozen", "prefill_killed_after_handover")
+USUAL = [name for name in FAULTS if name not in AT_THE_START]
 
 
 @contextmanager
