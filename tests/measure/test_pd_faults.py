@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,14 +73,22 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
         list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))
 
 
+def until(true: Callable[[], bool]) -> bool:
+    """Whether it comes true in time: a signal takes effect a moment after it was sent."""
+    end = time.monotonic() + 30
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return true()
+
+
 def test_what_stands_still_goes_on_by_itself() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command, start_new_session=True) as child:
         process = psutil.Process(child.pid)
-        awake = pd_faults._stand_still([ProcessId.of(child.pid)], 0.5)
-        assert process.status() == psutil.STATUS_STOPPED
+        awake = pd_faults._stand_still([ProcessId.of(child.pid)], 2.0)
+        assert until(lambda: process.status() == psutil.STATUS_STOPPED)
         awake()
-        assert process.status() != psutil.STATUS_STOPPED
+        assert until(lambda: process.status() != psutil.STATUS_STOPPED)
         child.kill()
 
 
