@@ -90,11 +90,10 @@ def apart_by_chance(values: Values, confidence: float = 0.95) -> float:
     Raises:
         LabError: fewer than two values, or one is not finite.
     """
-    data = _finite(values)
-    if len(data) < 2:
+    found = mean_interval(values, confidence)
+    if found.n < 2:
         raise LabError("一个值看不出起伏", remedy="至少重复两次")
-    spread = math.sqrt(2) * float(data.std(ddof=1)) / float(data.mean())
-    return _t(confidence, len(data) - 1) * spread
+    return math.sqrt(2 * found.n) * found.half_width / found.mean
 
 
 def ratio_interval(
