@@ -11,7 +11,8 @@ import pytest
 import yaml
 from compose_lab import BUILT_HERE, CPU_FILES, GPU_FILES, Lab, published
 
-from inferlab.engines.deployment import layouts_of
+from inferlab.engines.compose import command
+from inferlab.engines.layout import layouts_of
 from inferlab.engines.router.options import parse
 from inferlab.repository import root
 
@@ -133,6 +134,7 @@ def test_both_workers_see_both_gpus_and_compute_on_their_own(compose: tuple[str,
 
 def test_kv_caches_are_laid_out_as_in_the_lab(compose: tuple[str, ...]) -> None:
     wanted = layouts_of("chapter07/pd")["pd"].variables("cuda")
+    assert layouts_of("chapter07/pd")["pd_one_gpu"].variables("cuda") == wanted
     for files in (GPU_FILES, ONE_GPU_FILES):
         found = services(compose, files)
         for role in ROLES:
@@ -142,10 +144,18 @@ def test_kv_caches_are_laid_out_as_in_the_lab(compose: tuple[str, ...]) -> None:
     assert told == {"LBHNC"}, "the CPU's attention kernels know no other"
 
 
+def test_up_on_one_gpu_takes_these_files(compose: tuple[str, ...]) -> None:
+    override = layouts_of("chapter07/pd")["pd_one_gpu"].compose
+    taken = command(compose, "chapter07/pd", "gpu", override)
+    assert [Path(word).name for word in taken if word.endswith(".yml")] == list(ONE_GPU_FILES)
+
+
 def test_on_one_gpu_each_gets_half(compose: tuple[str, ...]) -> None:
     both, one = services(compose, GPU_FILES), services(compose, ONE_GPU_FILES)
+    layout = layouts_of("chapter07/pd")["pd_one_gpu"]
+    assert layout.places == dict.fromkeys(ROLES, (0,))
     shares = [float(*flag(one[role], "--gpu-memory-utilization")) for role in ROLES]
-    assert shares[0] == shares[1]
+    assert shares[0] == shares[1] == layout.flags["gpu-memory-utilization"]
     assert sum(shares) <= 0.92, "vLLM's default for one"
     for role in ROLES:
         assert one[role]["command"][:-2] == both[role]["command"]

@@ -8,7 +8,7 @@ import pytest
 from compose_lab import Lab, compose_commands
 
 from inferlab.engines import lifecycle, session
-from inferlab.engines.choose import ModelDefaults, Wish, choose
+from inferlab.engines.choose import LabDefaults, Wish, choose
 from inferlab.engines.lifecycle import Running
 from inferlab.engines.machine import Machine
 from inferlab.engines.router.client import paths
@@ -32,7 +32,7 @@ def up(lab: Lab, session_file: pytest.TempPathFactory, model: str = "") -> Itera
         patch.setattr(session, "_session_file", lambda: file)
         machine, settings = Machine.probe(), Settings.load()
         wish = Wish(engine="cpu", docker=True)
-        choice = choose(machine, settings, wish, ModelDefaults.of(CHAPTER))
+        choice = choose(machine, settings, wish, LabDefaults.of(CHAPTER))
         try:
             yield lifecycle.start(
                 CHAPTER, replace(choice, model=model or choice.model), settings, machine,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inferlab import repository
-from inferlab.engines.choose import Choice, ModelDefaults, Wish, choose
+from inferlab.engines.choose import Choice, LabDefaults, Wish, choose
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import free_port
 from inferlab.settings import Settings
@@ -36,4 +36,4 @@ def settings() -> Settings:
 def cpu_choice(own_root: Path, settings: Settings) -> Choice:
     """Chapter 3 on this machine's CPU, natively."""
     wish = Wish(engine="cpu", docker=False)
-    return choose(Machine.probe(), settings, wish, ModelDefaults.of("chapter03"))
+    return choose(Machine.probe(), settings, wish, LabDefaults.of("chapter03"))

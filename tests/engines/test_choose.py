@@ -20,30 +20,30 @@ from machines import (
 
 from inferlab.engines.choose import (
     Choice,
-    ModelDefaults,
+    LabDefaults,
     Wish,
     choose,
-    require_gpus,
     require_memory,
 )
+from inferlab.engines.layout import Layout
 from inferlab.engines.machine import Gpu, Machine, probe_docker
 from inferlab.errors import LabError, UsageError
 from inferlab.settings import Settings
 
 
 @pytest.fixture
-def defaults(tmp_path: Path) -> ModelDefaults:
+def defaults(tmp_path: Path) -> LabDefaults:
     embedded = tmp_path / "lab-python-8m"
     embedded.mkdir()
     (embedded / "config.json").write_text("{}")
-    table = dataclasses.replace(ModelDefaults.of("chapter03"), cpu=embedded)
+    table = dataclasses.replace(LabDefaults.of("chapter03"), cpu=embedded)
     return table
 
 
 ANYTHING = Wish()
 
 
-def pick(on: Machine, defaults: ModelDefaults, wish: Wish = ANYTHING, **settings: str) -> Choice:
+def pick(on: Machine, defaults: LabDefaults, wish: Wish = ANYTHING, **settings: str) -> Choice:
     return choose(on, Settings(**settings), wish, defaults)
 
 
@@ -60,7 +60,7 @@ def pick(on: Machine, defaults: ModelDefaults, wish: Wish = ANYTHING, **settings
         (machine(cpu_flags=frozenset(), docker=DOCKER), "cpu", "compose"),
     ],
 )
-def test_the_machine_decides(on: Machine, engine: str, launcher: str, defaults: ModelDefaults):
+def test_the_machine_decides(on: Machine, engine: str, launcher: str, defaults: LabDefaults):
     choice = pick(on, defaults)
     assert (choice.engine, choice.launcher) == (engine, launcher)
 
@@ -76,13 +76,13 @@ def test_the_machine_decides(on: Machine, engine: str, launcher: str, defaults: 
     ],
 )
 def test_the_reader_may_decide_otherwise(
-    on: Machine, wish: Wish, engine: str, launcher: str, defaults: ModelDefaults
+    on: Machine, wish: Wish, engine: str, launcher: str, defaults: LabDefaults
 ):
     choice = pick(on, defaults, wish)
     assert (choice.engine, choice.launcher) == (engine, launcher)
 
 
-def test_the_reason_names_what_was_found(defaults: ModelDefaults):
+def test_the_reason_names_what_was_found(defaults: LabDefaults):
     assert "H100" in pick(SERVER_DOCKER, defaults).reason
     assert "没有 NVIDIA GPU" in pick(LAPTOP, defaults).reason
     assert "535.161.08 低于 R580" in pick(OLD_DRIVER, defaults).reason
@@ -101,7 +101,7 @@ def test_the_reason_names_what_was_found(defaults: ModelDefaults):
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(
-    on: Machine, wish: Wish, message: str, defaults: ModelDefaults
+    on: Machine, wish: Wish, message: str, defaults: LabDefaults
 ):
     with pytest.raises(LabError, match=message) as caught:
         pick(on, defaults, wish)
@@ -120,39 +120,39 @@ def test_what_cannot_work_is_said_before_anything_starts(
     ],
 )
 def test_the_default_model_follows_the_memory_that_the_driver_reports(
-    gpu_memory_mib: int, model: str, defaults: ModelDefaults
+    gpu_memory_mib: int, model: str, defaults: LabDefaults
 ):
     gpu = Gpu("a GPU", gpu_memory_mib * 2**20)
     assert pick(dataclasses.replace(SERVER, gpus=(gpu,)), defaults).model == model
 
 
-def test_the_model_on_a_gpu_is_the_wish_then_the_setting_then_the_table(defaults: ModelDefaults):
+def test_the_model_on_a_gpu_is_the_wish_then_the_setting_then_the_table(defaults: LabDefaults):
     wish = Wish(model="Qwen/Qwen3-14B")
     assert pick(SERVER, defaults, wish, model="Qwen/Qwen3-32B").model == "Qwen/Qwen3-14B"
     assert pick(SERVER, defaults, model="Qwen/Qwen3-32B").model == "Qwen/Qwen3-32B"
     assert pick(SERVER, defaults).model == "Qwen/Qwen3-8B"
 
 
-def test_a_cpu_keeps_the_embedded_model_unless_told(defaults: ModelDefaults, tmp_path: Path):
+def test_a_cpu_keeps_the_embedded_model_unless_told(defaults: LabDefaults, tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     assert pick(LAPTOP, defaults, model="Qwen/Qwen3-8B").model == str(defaults.cpu)
     assert pick(LAPTOP, defaults, model=str(tmp_path)).model == str(tmp_path)
     assert pick(LAPTOP, defaults, Wish(model="Qwen/Qwen3-0.6B")).model == "Qwen/Qwen3-0.6B"
 
 
-def test_a_model_folder_must_exist_and_hold_a_model(defaults: ModelDefaults, tmp_path: Path):
+def test_a_model_folder_must_exist_and_hold_a_model(defaults: LabDefaults, tmp_path: Path):
     with pytest.raises(UsageError, match="不存在"):
         pick(LAPTOP, defaults, Wish(model=str(tmp_path / "missing")))
     with pytest.raises(UsageError, match=r"没有 config\.json"):
         pick(LAPTOP, defaults, Wish(model=str(tmp_path)))
 
 
-def test_an_unknown_engine_is_wrong_use(defaults: ModelDefaults):
+def test_an_unknown_engine_is_wrong_use(defaults: LabDefaults):
     with pytest.raises(UsageError, match="tpu"):
         pick(SERVER, defaults, Wish(engine="tpu"))
 
 
-def test_too_little_memory_is_said_for_the_cpu_only(defaults: ModelDefaults):
+def test_too_little_memory_is_said_for_the_cpu_only(defaults: LabDefaults):
     small = machine(memory_available_bytes=2 * GIB)
     with pytest.raises(LabError, match=r"2\.0 GiB"):
         require_memory(small, pick(small, defaults))
@@ -163,28 +163,47 @@ def test_too_little_memory_is_said_for_the_cpu_only(defaults: ModelDefaults):
 NO_LIBNUMA = ("libnuma.so.1",)
 
 
-def test_too_few_gpus_and_too_little_memory_for_several_workers_are_said(defaults: ModelDefaults):
-    on_gpu, on_cpu = pick(SERVER, defaults), pick(LAPTOP, defaults)
+APART = Layout("pd", {"prefill": (0,), "decode": (1,)})
+TOGETHER = Layout("pd_one_gpu", {"prefill": (0,), "decode": (0,)}, compose="one.yml")
+TWO_GPUS = dataclasses.replace(SERVER, gpus=(H100, H100))
+
+
+def test_too_few_gpus_and_too_little_memory_for_several_workers_are_said(defaults: LabDefaults):
+    apart = dataclasses.replace(defaults, layouts=(APART,))
     with pytest.raises(LabError, match="要 2 块 GPU，这里有 1 块"):
-        require_gpus(SERVER, on_gpu, 2)
-    require_gpus(LAPTOP, on_cpu, 2)
+        pick(SERVER, apart)
+    on_cpu = pick(LAPTOP, apart)
+    assert on_cpu.layout == APART
     with pytest.raises(LabError, match="可用内存"):
         require_memory(LAPTOP, on_cpu, engines=3)
     require_memory(LAPTOP, on_cpu, engines=2)
 
 
-def test_a_missing_system_library_is_named_with_the_package_that_has_it(defaults: ModelDefaults):
+def test_workers_share_a_gpu_where_there_is_one_and_its_memory_too(defaults: LabDefaults):
+    either = dataclasses.replace(defaults, layouts=(APART, TOGETHER))
+    assert pick(SERVER, defaults).layout is None
+    assert pick(TWO_GPUS, either).layout == APART
+    assert "共用" not in pick(TWO_GPUS, either).reason
+    found = pick(SERVER, either)
+    assert found.layout == TOGETHER
+    assert "分开放要 2 块 GPU，这里有 1 块，2 个引擎共用一块" in found.reason
+    small = dataclasses.replace(SERVER, gpus=(Gpu("a GPU", 24 * GIB),))
+    assert pick(small, defaults).model == "Qwen/Qwen3-4B"
+    assert pick(small, either).model == "Qwen/Qwen3-1.7B"
+
+
+def test_a_missing_system_library_is_named_with_the_package_that_has_it(defaults: LabDefaults):
     with pytest.raises(LabError, match=r"libnuma\.so\.1.*apt-get install libnuma1"):
         pick(machine(missing_libraries=NO_LIBNUMA), defaults)
 
 
-def test_docker_needs_no_system_library(defaults: ModelDefaults):
+def test_docker_needs_no_system_library(defaults: LabDefaults):
     choice = pick(machine(missing_libraries=NO_LIBNUMA, docker=DOCKER), defaults)
     assert (choice.engine, choice.launcher) == ("cpu", "compose")
     assert "libnuma" in choice.reason
 
 
-def test_a_library_is_no_remedy_where_the_build_does_not_exist(defaults: ModelDefaults):
+def test_a_library_is_no_remedy_where_the_build_does_not_exist(defaults: LabDefaults):
     arm = machine(architecture="aarch64", missing_libraries=NO_LIBNUMA)
     with pytest.raises(LabError, match="Docker"):
         pick(arm, defaults)

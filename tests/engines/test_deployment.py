@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inferlab.engines.deployment import Layout, deployment, layout_to_start, read_layouts
+from inferlab.engines import deployment as deployments
+from inferlab.engines.deployment import Deployment, RunningDeployment, deployment
+from inferlab.engines.layout import Layout, layouts_to_start, read_layouts
 from inferlab.engines.temporary import Recipe
 from inferlab.errors import UsageError
 
@@ -47,6 +49,7 @@ def test_roles_and_places_are_read() -> None:
     assert found["one"].places == {"prefill": (0,), "decode": (1, 2)}
     assert (found["one"].workers, found["two"].workers) == (3, 1)
     assert (found["one"].gpus, found["two"].gpus) == (3, 1)
+    assert (found["one"].workers_on_one, found["two"].workers_on_one) == (1, 1)
     assert layouts("title: none") == {}
 
 
@@ -59,18 +62,21 @@ def test_a_half_or_unknown_role_is_one_clear_line(roles: str) -> None:
         layouts(f"deployments: {{wrong: {roles}}}")
 
 
-def test_up_starts_what_the_lab_names() -> None:
-    found = layout_to_start("chapter07/pd")
-    assert found and set(found.places) == {"prefill", "decode"}
-    assert layout_to_start("chapter03") is None
+def test_up_starts_what_the_lab_names_the_best_first() -> None:
+    apart, together = layouts_to_start("chapter07/pd")
+    assert set(apart.places) == set(together.places) == {"prefill", "decode"}
+    assert (apart.gpus, apart.workers_on_one, apart.compose) == (2, 1, "")
+    assert (together.gpus, together.workers_on_one) == (1, 2)
+    assert together.compose == "docker-compose.one-gpu.yml"
+    assert layouts_to_start("chapter03") == ()
 
 
 def test_up_must_name_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "up: pdd\ndeployments: {pd: {prefill: [0], decode: [1]}}"
     (tmp_path / "lab.yaml").write_text(text, encoding="utf-8")
-    monkeypatch.setattr("inferlab.engines.deployment.lab_dir", lambda _: tmp_path)
+    monkeypatch.setattr("inferlab.engines.layout.lab_dir", lambda _: tmp_path)
     with pytest.raises(UsageError, match="'pdd'") as refused:
-        layout_to_start("small")
+        layouts_to_start("small")
     assert refused.value.remedy == "可选：pd"
 
 
@@ -105,3 +111,41 @@ def test_each_worker_gets_its_place_log_and_flags(
     assert [each.config.name for each in found.workers.values()] == ["prefill.yaml", "decode.yaml"]
     assert found.workers["decode-0"].log == tmp_path / "pd-decode-0.log"
     assert all(each.flags == {"block-size": 64} for each in found.workers.values())
+
+
+class Started:
+    """Notes what is started, in place of an engine."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.url = recipe, f"http://127.0.0.1/{recipe.name}"
+
+
+@pytest.mark.parametrize(("device", "places", "flags", "first"), [
+    ("gpu", {"prefill": (0,), "decode": (0,)}, {}, ["prefill-0"]),
+    ("gpu", {"prefill": (0,), "decode": (0,)}, {"kv-cache-memory-bytes": 2**30}, []),
+    ("gpu", {"prefill": (0,), "decode": (1,)}, {}, []),
+    ("gpu", {"prefill": (0, 1), "decode": (1,)}, {}, ["prefill-1"]),
+    ("cpu", {"prefill": (0,), "decode": (0,)}, {}, []),
+])  # fmt: skip
+def test_a_worker_that_looks_at_its_gpus_memory_waits_for_those_on_it(
+    device: str, places: dict[str, tuple[int, ...]], flags: dict[str, int], first: list[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    def recipe(role: str) -> Recipe:
+        config = tmp_path / f"{role}.yaml"
+        config.touch()
+        return Recipe(role, device, Path("python"), config, tmp_path, tmp_path / "no.log")
+
+    began: list[str] = []
+    monkeypatch.setattr(deployments.temporary, "launch",
+                        lambda each: began.append(each.name) or Started(each))  # fmt: skip
+    monkeypatch.setattr(RunningDeployment, "_launch_router", lambda _: began.append("router"))
+    planned: Deployment = deployment(
+        Layout("pd", places, flags), recipe, config=tmp_path / "lab.yaml", log=tmp_path / "pd.log"
+    )
+    waited = []
+    for each in RunningDeployment(planned).launching():
+        waited.append(each.recipe.name)
+        assert began[-1] == waited[-1], "the next one has begun before this one answers"
+    assert waited == first
+    assert began == [*planned.workers, "router"]

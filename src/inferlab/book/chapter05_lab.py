@@ -13,7 +13,7 @@ from typing import Any
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.book.live import can_start_more, ceilings_here, figures, prompts
 from inferlab.engines.capacity import options_here
-from inferlab.engines.choose import ModelDefaults
+from inferlab.engines.choose import LabDefaults
 from inferlab.engines.environments import python_of
 from inferlab.engines.served import served_model
 from inferlab.engines.temporary import Recipe, TemporaryEngine, start
@@ -74,7 +74,7 @@ def engines(*names: str, profile: bool = False) -> Iterator[dict[str, str]]:
 def _recipe(name: str, profile: bool) -> Recipe:
     return Recipe(
         name, "cpu", python_of("vllm-cpu"), lab_dir(LAB) / "engine" / f"{name}-cpu.yaml",
-        ModelDefaults.of(LAB).cpu, state_dir() / "logs" / f"{LAB}-{name}.log",
+        LabDefaults.of(LAB).cpu, state_dir() / "logs" / f"{LAB}-{name}.log",
         _profiler() if profile else {},
     )  # fmt: skip
 

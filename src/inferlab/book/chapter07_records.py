@@ -145,7 +145,19 @@ def moved_by(record: Record) -> Markdown:
 
 def interference() -> Drawing | Markdown:
     """Chats while long prompts arrive: PD against as many replicas."""
-    names = {"PD": "interference_pd", "副本": "interference_colocated"}
+    return _interference({"PD": "interference_pd", "副本": "interference_colocated"})
+
+
+def interference_on_one_gpu() -> Drawing | Markdown:
+    """The same where both workers share one GPU, against one replica on it."""
+    return _interference({
+        "1P1D 挤在一块卡上": "interference_pd_one_gpu",
+        "一个副本": "interference_colocated_one_gpu",
+    })  # fmt: skip
+
+
+def _interference(names: Mapping[str, str]) -> Drawing | Markdown:
+    """Args: names: label → experiment."""
     records = {label: _H200.find(name) for label, name in names.items()}
     found = {label: record for label, record in records.items() if record}
     if len(found) < len(names):
@@ -234,7 +246,9 @@ def faults() -> Markdown:
 
 def faults_on_a_gpu() -> Markdown:
     """The same of H200s: four workers on two of them, or on one."""
-    return _faults(_H200, ("faults", "faults_one_gpu", "faults_one_gpu_killed"))
+    return _faults(_H200, (
+        "faults", "faults_one_gpu", "faults_one_gpu_killed", "faults_one_gpu_after_handover",
+    ))  # fmt: skip
 
 
 def _faults(shown_by: ShownRecords, experiments: Sequence[str]) -> Markdown:

@@ -51,7 +51,7 @@ def up(
 
 def _start_or_join(lab: str, wish: "Wish", line: "StartupLine") -> "Running":
     from inferlab.engines import lifecycle
-    from inferlab.engines.choose import ModelDefaults, choose
+    from inferlab.engines.choose import LabDefaults, choose
     from inferlab.engines.machine import Machine
     from inferlab.settings import Settings
 
@@ -60,7 +60,7 @@ def _start_or_join(lab: str, wish: "Wish", line: "StartupLine") -> "Running":
         lifecycle.require_same(running, lab, wish)
         return lifecycle.join(running, settings, say=line.say, on_progress=line.update)
     machine = Machine.probe()
-    choice = choose(machine, settings, wish, ModelDefaults.of(lab))
+    choice = choose(machine, settings, wish, LabDefaults.of(lab))
     line.say(_choice_text(lab, choice))
     return lifecycle.start(lab, choice, settings, machine, say=line.say, on_progress=line.update)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inferlab.engines.layout import Layout, layouts_to_start
 from inferlab.engines.machine import Machine
 from inferlab.errors import LabError, UsageError
 from inferlab.repository import lab_description, lab_dir, root, versions
@@ -22,26 +23,32 @@ LIBRARY_REMEDY = (
 
 
 @dataclass(frozen=True)
-class ModelDefaults:
-    """A lab's default models, from its `lab.yaml`.
+class LabDefaults:
+    """What a lab starts where nothing else is wished, from its `lab.yaml`.
 
     Attributes:
         gpu: (least GPU memory in bytes, model id), the largest first.
         cpu: folder of the embedded model.
+        layouts: of several engines, the best first; empty where there is one engine.
     """
 
     gpu: tuple[tuple[float, str], ...]
     cpu: Path
+    layouts: tuple[Layout, ...] = ()
 
     @classmethod
-    def of(cls, lab: str) -> "ModelDefaults":
-        """Read the `model` part of `code/<lab>/lab.yaml`."""
+    def of(cls, lab: str) -> "LabDefaults":
+        """Read `model` and `up` of `code/<lab>/lab.yaml`."""
         described = lab_description(lab_dir(lab))["model"]
         table = [(row["least_memory_gb"] * 1e9, row["model"]) for row in described["gpu"]]
-        return cls(gpu=tuple(sorted(table, reverse=True)), cpu=root() / described["cpu"])
+        return cls(
+            gpu=tuple(sorted(table, reverse=True)),
+            cpu=root() / described["cpu"],
+            layouts=layouts_to_start(lab),
+        )
 
-    def for_gpu(self, memory_bytes: int) -> str:
-        """The largest model of the table for a GPU of this memory."""
+    def for_gpu(self, memory_bytes: float) -> str:
+        """The largest model of the table for so much of a GPU's memory."""
         return next(model for least, model in self.gpu if memory_bytes >= least)
 
 
@@ -64,6 +71,7 @@ class Choice:
         model: Hugging Face (or ModelScope) id, or an existing folder.
         reason: why, in Chinese.
         otherwise: how to choose differently, in Chinese.
+        layout: of several engines; None for one.
     """
 
     engine: str
@@ -71,10 +79,11 @@ class Choice:
     model: str
     reason: str
     otherwise: str
+    layout: Layout | None = None
 
 
-def choose(machine: Machine, settings: Settings, wish: Wish, defaults: ModelDefaults) -> Choice:
-    """Pick engine, launcher and model; `defaults` are the lab's own models.
+def choose(machine: Machine, settings: Settings, wish: Wish, defaults: LabDefaults) -> Choice:
+    """Pick engine, launcher, layout and model.
 
     Raises:
         UsageError: the wish is not one of the known values, or the model folder does not exist.
@@ -82,12 +91,15 @@ def choose(machine: Machine, settings: Settings, wish: Wish, defaults: ModelDefa
     """
     engine, engine_reason = _engine(machine, wish.engine)
     launcher, launcher_reason = _launcher(machine, engine, wish.docker)
+    layout, layout_reason = _layout(machine, engine, defaults.layouts)
+    share = layout.workers_on_one if layout else 1
     return Choice(
         engine=engine,
         launcher=launcher,
-        model=_model(machine, settings, wish.model, engine, defaults),
-        reason=f"{engine_reason}；{launcher_reason}",
+        model=_model(machine, settings, wish.model, engine, defaults, share),
+        reason="；".join(filter(None, [engine_reason, launcher_reason, layout_reason])),
         otherwise="--engine gpu|cpu、--docker/--no-docker、--model <模型或目录>",
+        layout=layout,
     )
 
 
@@ -111,6 +123,25 @@ def _engine(machine: Machine, wished: str | None) -> tuple[str, str]:
     if driver_branch(machine.driver) < needed:
         return "cpu", f"{gpu.name} 的驱动 {machine.driver or '未知'} 低于 R{needed}，改用 CPU"
     return "gpu", f"找到 {gpu.name}（{gpu.memory_bytes / GIB:.0f} GiB）"
+
+
+def _layout(
+    machine: Machine, engine: str, layouts: tuple[Layout, ...]
+) -> tuple[Layout | None, str]:
+    """The first that there are GPUs enough for."""
+    if not layouts or engine == "cpu":
+        return next(iter(layouts), None), ""
+    there = len(machine.gpus)
+    found = next((each for each in layouts if each.gpus <= there), None)
+    if found is None:
+        raise LabError(f"这个实验要 {layouts[-1].gpus} 块 GPU，这里有 {there} 块",
+                       remedy="加 --engine cpu")  # fmt: skip
+    if found is layouts[0]:
+        return found, ""
+    return found, (
+        f"分开放要 {layouts[0].gpus} 块 GPU，这里有 {there} 块，"
+        f"{found.workers_on_one} 个引擎共用一块"
+    )
 
 
 def _launcher(machine: Machine, engine: str, docker: bool | None) -> tuple[str, str]:
@@ -188,15 +219,6 @@ def require_memory(machine: Machine, choice: Choice, engines: int = 1) -> None:
         )
 
 
-def require_gpus(machine: Machine, choice: Choice, needed: int) -> None:
-    """Raise a LabError when there are fewer GPUs than a lab's workers are to be spread over."""
-    if choice.engine == "gpu" and len(machine.gpus) < needed:
-        raise LabError(
-            f"这个实验要 {needed} 块 GPU，这里有 {len(machine.gpus)} 块",
-            remedy="加 --engine cpu，或看实验的 README 里一张 GPU 的做法",
-        )
-
-
 def _require_docker(machine: Machine, engine: str) -> None:
     docker = machine.docker
     if not docker.client:
@@ -217,13 +239,19 @@ def _require_docker(machine: Machine, engine: str) -> None:
 
 
 def _model(
-    machine: Machine, settings: Settings, wished: str, engine: str, defaults: ModelDefaults
+    machine: Machine,
+    settings: Settings,
+    wished: str,
+    engine: str,
+    defaults: LabDefaults,
+    share: int,
 ) -> str:
+    """Args: share: engines on one GPU."""
     if wished:
         return _checked_model(wished, "--model")
     if engine == "gpu":
         configured = _checked_model(settings.model, "LAB_MODEL") if settings.model else ""
-        return configured or defaults.for_gpu(machine.gpus[0].memory_bytes)
+        return configured or defaults.for_gpu(machine.gpus[0].memory_bytes / share)
     # LAB_MODEL names the GPU's model; a CPU follows it only where it is a folder of this machine.
     if settings.model and Path(settings.model).expanduser().is_dir():
         return _checked_model(settings.model, "LAB_MODEL")

@@ -16,9 +16,10 @@ LAB_SERVICE = "lab"
 BUILT_CPU_IMAGE = "inferlab/engine-cpu"
 
 
-def command(compose: Sequence[str], lab: str, engine: str) -> tuple[str, ...]:
-    """`docker compose -f … [-f …]` for a lab; the CPU override comes second."""
+def command(compose: Sequence[str], lab: str, engine: str, override: str = "") -> tuple[str, ...]:
+    """`docker compose -f … [-f …]` for a lab; a further file, and that for the CPU, come after."""
     files = [lab_dir(lab) / "docker-compose.yml"]
+    files += [lab_dir(lab) / override] if override else []
     if engine == "cpu":
         files.append(lab_dir(lab) / "docker-compose.cpu.yml")
     return (*compose, *(part for file in files for part in ("-f", str(file))))

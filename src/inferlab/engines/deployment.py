@@ -1,18 +1,18 @@
-"""Several engines behind one address: the role of each, where it runs, and the router before them.
+"""Several engines behind one address: the workers of a layout, and the router before them.
 
-A lab's `deployments:` name roles and places: `pd: {prefill: [0], decode: [1]}`. A role is an engine
-file, a place a GPU, without GPUs a core. What measures takes a deployment for an engine.
+What measures takes a deployment for an engine.
 """
 
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from inferlab.engines import startup_log, temporary
+from inferlab.engines.layout import COLOCATED, Layout
 from inferlab.engines.ports import free_port
 from inferlab.engines.processes import (
     ProcessId,
@@ -23,100 +23,17 @@ from inferlab.engines.processes import (
 from inferlab.engines.session import worker_log
 from inferlab.engines.startup import Starting, shown, wait_until_answering
 from inferlab.engines.temporary import Recipe, TemporaryEngine
-from inferlab.errors import LabError, UsageError
-from inferlab.repository import lab_description, lab_dir, root
+from inferlab.errors import LabError
+from inferlab.repository import root
 
-HANDOVER = frozenset({"prefill", "decode"})
-COLOCATED = "colocated"
+_GPU = "CUDA_VISIBLE_DEVICES"
 # A worker that shares two cores with others answers late, and must not be taken for frozen.
 _ON_CPU = ("--health-interval", "5")
 DRAIN_S = 60.0
-_BESIDE_ROLES = ("flags", "environment")
+FIRST_LIMIT_S = 900.0
+# Given, vLLM takes that much for its KV cache, and does not look at how much of the GPU is free.
+_OWN_MEMORY = "kv-cache-memory-bytes"
 _ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """An entry of `deployments:`.
-
-    Attributes:
-        places: role → GPU (or core) of each worker with it.
-        flags: of every worker, beyond its engine file.
-        environment: device (`cuda` or `cpu`) → variables that every worker gets there.
-    """
-
-    name: str
-    places: dict[str, tuple[int, ...]]
-    flags: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def variables(self, device: str) -> dict[str, str]:
-        """What every worker gets on a device; `gpu` is another word for `cuda`."""
-        return self.environment.get("cuda" if device == "gpu" else device, {})
-
-    @property
-    def workers(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.places.values()))
-
-    @property
-    def gpus(self) -> int:
-        """How many GPUs there must be."""
-        return 1 + max(place for each in self.places.values() for place in each)
-
-
-def read_layouts(lab: str, described: Mapping[str, Any]) -> dict[str, Layout]:
-    """The layouts of a `lab.yaml`, checked.
-
-    Raises:
-        UsageError: a role is unknown or stands without its other half, or a variable has no text.
-    """
-    found = {}
-    for name, entry in (described.get("deployments") or {}).items():
-        flags = dict(entry.get("flags") or {})
-        variables = _variables(f"{lab}/lab.yaml 的 deployments.{name}", entry.get("environment"))
-        places = {role: tuple(each) for role, each in entry.items() if role not in _BESIDE_ROLES}
-        if set(places) not in ({COLOCATED}, set(HANDOVER)) or not all(places.values()):
-            raise UsageError(
-                f"{lab}/lab.yaml 的 deployments.{name} 写了 {'、'.join(places) or '空'}",
-                remedy="写 prefill 和 decode，或只写 colocated，各列出 GPU：prefill: [0]",
-            )
-        found[name] = Layout(name, places, flags, variables)
-    return found
-
-
-def _variables(where: str, given: Any) -> dict[str, dict[str, str]]:
-    """device → variables, checked."""
-    known = given or {}
-    if set(known) - {"cuda", "cpu"} or not all(isinstance(each, dict) for each in known.values()):
-        raise UsageError(
-            f"{where} 的 environment 没有按设备写", remedy="例如 environment: {cuda: {名字: 值}}"
-        )
-    for name, value in (pair for each in known.values() for pair in each.items()):
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise UsageError(f"{where} 的 {name} 读成了 {value!r}", remedy="给值加上引号")
-    return {device: {k: str(v) for k, v in each.items()} for device, each in known.items()}
-
-
-def layouts_of(lab: str) -> dict[str, Layout]:
-    """All of a lab's layouts; none for most labs."""
-    return read_layouts(lab, lab_description(lab_dir(lab)))
-
-
-def layout_to_start(lab: str) -> Layout | None:
-    """What `./lab up` starts of a lab that has deployments (its `up:`); None for the others.
-
-    Raises:
-        UsageError: `up` names none of them.
-    """
-    described = lab_description(lab_dir(lab))
-    if (name := described.get("up")) is None:
-        return None
-    found = read_layouts(lab, described)
-    if name not in found:
-        raise UsageError(f"{lab}/lab.yaml 的 up 是 {name!r}，deployments 里没有",
-                         remedy=f"可选：{'、'.join(found) or '先写 deployments'}")  # fmt: skip
-    return found[name]
 
 
 @dataclass(frozen=True)
@@ -211,9 +128,24 @@ class RunningDeployment:
         return bool(leader and leader.is_alive()) and all(e.alive for e in self.engines.values())
 
     def launch(self) -> None:
-        """Start all processes and return at once: N workers are ready in the time of one."""
+        """Start all processes; returns at once, so that N workers are ready in the time of one,
+        but where some must start one after another.
+
+        Raises:
+            LabError: the one that others wait for did not start.
+        """
+        for first in self.launching():
+            temporary.awaited(first, limit_s=FIRST_LIMIT_S)
+
+    def launching(self) -> Iterator[TemporaryEngine]:
+        """Start all processes; at each worker that this gives, wait until it answers.
+
+        A starting vLLM takes what another allocates on its GPU meanwhile for its own use, so that
+        nothing may be left for the KV cache.
+        """
         self.launched_s = time.monotonic()
         for name, recipe in self.recipe.workers.items():
+            yield from [each for each in self.engines.values() if _disturbs(recipe, each.recipe)]
             self.engines[name] = temporary.launch(_with_handshake(recipe))
         self._launch_router()
 
@@ -322,6 +254,13 @@ def deployment(
     return Deployment(layout.name, workers, config, log, port)
 
 
+def _disturbs(starting: Recipe, other: Recipe) -> bool:
+    """Whether it may not start beside the other that starts, on the same GPU."""
+    same = [each.environment.get(_GPU) for each in (starting, other)]
+    one_gpu = starting.device == "gpu" and same[0] == same[1]
+    return one_gpu and _OWN_MEMORY not in starting.options()
+
+
 def _with_handshake(recipe: Recipe) -> Recipe:
     """With a port of its own at which NIXL's workers learn of each other's memory."""
     handshake = {
@@ -340,5 +279,5 @@ def _place(device: str, place: int) -> dict[str, str]:
     if device == "cpu":
         core = place % (os.cpu_count() or 1)
         return {"OMP_NUM_THREADS": "1", "OMP_PLACES": f"{{{core}}}", "OMP_PROC_BIND": "true"}
-    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-    return {"CUDA_VISIBLE_DEVICES": visible[place] if place < len(visible) else str(place)}
+    visible = [each for each in os.environ.get(_GPU, "").split(",") if each]
+    return {_GPU: visible[place] if place < len(visible) else str(place)}

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from inferlab.engines import compose, environments, health, jupyter, native, session, startup_log
-from inferlab.engines.choose import Choice, Wish, require_gpus, require_memory
-from inferlab.engines.deployment import Layout, RunningDeployment, deployment, layout_to_start
+from inferlab.engines.choose import Choice, Wish, require_memory
+from inferlab.engines.deployment import RunningDeployment, deployment
+from inferlab.engines.layout import Layout, layouts_to_start
 from inferlab.engines.machine import Machine
 from inferlab.engines.ports import require_free
 from inferlab.engines.processes import ProcessId, first_exit_code, stop_session
@@ -68,7 +69,7 @@ def start(
     """
     down()
     try:
-        started = _start_engine(lab, choice, settings, machine, say)
+        started = _start_engine(lab, choice, settings, machine, say, on_progress)
         waited_s = wait_until_answering(_starting(started), on_progress)
         started, jupyter_url = _with_jupyter(started, settings, say)
     except BaseException as error:
@@ -152,11 +153,14 @@ def startup_report(base_url: str = "") -> startup_log.StartupReport:
 
 
 def _start_engine(
-    lab: str, choice: Choice, settings: Settings, machine: Machine, say: Say
+    lab: str,
+    choice: Choice,
+    settings: Settings,
+    machine: Machine,
+    say: Say,
+    on_progress: OnProgress,
 ) -> Session:
-    layout = layout_to_start(lab)
-    require_gpus(machine, choice, layout.gpus if layout else 1)
-    require_memory(machine, choice, layout.workers if layout else 1)
+    require_memory(machine, choice, choice.layout.workers if choice.layout else 1)
     require_free(settings.api_port, "LAB_API_PORT")
     require_free(settings.jupyter_port, "LAB_JUPYTER_PORT")
     new = Session(
@@ -172,15 +176,16 @@ def _start_engine(
     if choice.launcher == "compose":
         return _start_containers(new, choice, settings, machine)
     python = environments.ensure(native.VLLM.environment(choice.engine), settings, say)
-    if layout:
-        return _start_workers(new, layout, choice, python)
+    if choice.layout:
+        return _start_workers(new, choice.layout, choice, python, on_progress)
     return _start_native(new, choice, settings, python)
 
 
 def _start_containers(
     new: Session, choice: Choice, settings: Settings, machine: Machine
 ) -> Session:
-    command = compose.command(machine.docker.compose, new.lab, choice.engine)
+    override = choice.layout.compose if choice.layout else ""
+    command = compose.command(machine.docker.compose, new.lab, choice.engine, override)
     new = replace(new, compose=command)
     session.save(new)
     try:
@@ -201,7 +206,9 @@ def _start_native(new: Session, choice: Choice, settings: Settings, python: Path
     return new
 
 
-def _start_workers(new: Session, layout: Layout, choice: Choice, python: Path) -> Session:
+def _start_workers(
+    new: Session, layout: Layout, choice: Choice, python: Path, on_progress: OnProgress
+) -> Session:
     """Several engines and the router before them, each a process of the session."""
     folder = lab_dir(new.lab)
 
@@ -213,16 +220,22 @@ def _start_workers(new: Session, layout: Layout, choice: Choice, python: Path) -
                          port=new.api_port)  # fmt: skip
     running = RunningDeployment(planned)
     try:
-        running.launch()
+        for first in running.launching():
+            session.save(_with_processes(new, running))
+            wait_until_answering(first.starting(), on_progress)
     except BaseException:
         running.stop()
         raise
-    for name, engine in running.engines.items():
-        new = new.with_process(name, engine.leader)
-    if running.leader:
-        new = new.with_process(ROUTER, running.leader)
+    new = _with_processes(new, running)
     session.save(new)
     return new
+
+
+def _with_processes(new: Session, running: RunningDeployment) -> Session:
+    """The session with the workers and the router that have been started."""
+    for name, engine in running.engines.items():
+        new = new.with_process(name, engine.leader)
+    return new.with_process(ROUTER, running.leader) if running.leader else new
 
 
 def _starting(started: Session) -> Starting:
@@ -243,7 +256,7 @@ def _starting(started: Session) -> Starting:
 
 def _configuration(started: Session) -> Path:
     """What a reader would change after a failure."""
-    if layout_to_start(started.lab):
+    if layouts_to_start(started.lab):
         return lab_dir(started.lab) / "engine"
     return native.configuration(started.lab, started.engine)
 

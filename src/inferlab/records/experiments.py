@@ -10,7 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from inferlab.engines.deployment import Layout, read_layouts
+from inferlab.engines.layout import Layout, read_layouts
 from inferlab.errors import UsageError
 from inferlab.records.load_plan import parse_load
 from inferlab.repository import lab_description, lab_dir, root
