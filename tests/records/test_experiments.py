@@ -39,7 +39,7 @@ def test_a_devices_overlay_is_merged_over_the_entry(tmp_path: Path):
 
 
 def test_answers_are_compared_on_gpus_only_where_kernels_do_not_depend_on_the_batch():
-    for device, count, expected in (("cuda", 3, {"VLLM_BATCH_INVARIANT": "1"}), ("cpu", 4, None)):
+    for device, count, expected in (("cuda", 4, {"VLLM_BATCH_INVARIANT": "1"}), ("cpu", 4, None)):
         plan = read_plan("chapter07/pd", device)
         compared = [each for each in plan.experiments if each.measure == "pd_faults"]
         assert len(compared) == count

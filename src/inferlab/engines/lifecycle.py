@@ -69,8 +69,8 @@ def start(
     """
     down()
     try:
-        started = _start_engine(lab, choice, settings, machine, say, on_progress)
-        waited_s = wait_until_answering(_starting(started), on_progress)
+        started, earlier_s = _start_engine(lab, choice, settings, machine, say, on_progress)
+        waited_s = earlier_s + wait_until_answering(_starting(started), on_progress)
         started, jupyter_url = _with_jupyter(started, settings, say)
     except BaseException as error:
         _stop_after(error)
@@ -159,7 +159,8 @@ def _start_engine(
     machine: Machine,
     say: Say,
     on_progress: OnProgress,
-) -> Session:
+) -> tuple[Session, float]:
+    """The session, and the seconds that were already waited for the first of several engines."""
     require_memory(machine, choice, choice.layout.workers if choice.layout else 1)
     require_free(settings.api_port, "LAB_API_PORT")
     require_free(settings.jupyter_port, "LAB_JUPYTER_PORT")
@@ -174,11 +175,11 @@ def _start_engine(
         processes={},
     )
     if choice.launcher == "compose":
-        return _start_containers(new, choice, settings, machine)
+        return _start_containers(new, choice, settings, machine), 0.0
     python = environments.ensure(native.VLLM.environment(choice.engine), settings, say)
     if choice.layout:
-        return _start_workers(new, choice.layout, choice, python, on_progress)
-    return _start_native(new, choice, settings, python)
+        return _start_workers(new, choice.layout, choice, python, say, on_progress)
+    return _start_native(new, choice, settings, python), 0.0
 
 
 def _start_containers(
@@ -207,10 +208,16 @@ def _start_native(new: Session, choice: Choice, settings: Settings, python: Path
 
 
 def _start_workers(
-    new: Session, layout: Layout, choice: Choice, python: Path, on_progress: OnProgress
-) -> Session:
-    """Several engines and the router before them, each a process of the session."""
-    folder = lab_dir(new.lab)
+    new: Session,
+    layout: Layout,
+    choice: Choice,
+    python: Path,
+    say: Say,
+    on_progress: OnProgress,
+) -> tuple[Session, float]:
+    """Several engines and the router before them, each a process of the session; and the seconds
+    waited for those that had to answer before the next one might start."""
+    folder, waited_s = lab_dir(new.lab), 0.0
 
     def recipe(role: str) -> Recipe:
         config = native.configuration(new.lab, choice.engine, role)
@@ -222,13 +229,14 @@ def _start_workers(
     try:
         for first in running.launching():
             session.save(_with_processes(new, running))
-            wait_until_answering(first.starting(), on_progress)
+            waited_s += wait_until_answering(first.starting(), on_progress)
+            say(f"{first.recipe.name} 就绪，占好了显存；同一块 GPU 上的下一个现在启动 …")
     except BaseException:
         running.stop()
         raise
     new = _with_processes(new, running)
     session.save(new)
-    return new
+    return new, waited_s
 
 
 def _with_processes(new: Session, running: RunningDeployment) -> Session:
