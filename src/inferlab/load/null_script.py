@@ -173,6 +173,16 @@ def ending(chat: bool, prompt_tokens: int, sent: int, usage: bool) -> bytes:
     return tail + http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
+def whole_answer(ask: Ask, content: dict[str, Any]) -> bytes:
+    """An answer of one token in one JSON body; to who asks for a handover, as vLLM's prefill worker
+    does, with parameters, which lead to no KV cache."""
+    usage = {"prompt_tokens": ask.prompt_tokens, "completion_tokens": 1}
+    whole: dict[str, Any] = {"choices": [{"text": " x"}], "usage": usage}
+    if (content.get("kv_transfer_params") or {}).get("do_remote_decode"):
+        whole["kv_transfer_params"] = {"do_remote_prefill": True, "remote_block_ids": [0]}
+    return _json(whole)
+
+
 def error_ending() -> bytes:
     """An error reported inside the stream, as vLLM does, and the end of the HTTP body."""
     error = {"error": {"message": "scripted failure", "type": "InternalServerError", "code": 500}}

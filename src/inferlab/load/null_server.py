@@ -253,9 +253,7 @@ def _refusal(script: Script, ask: Ask, content: dict[str, Any]) -> bytes | None:
             "400 Bad Request", "unknown field stream_options.continuous_usage_stats"
         )
     if script.no_stream or not content.get("stream"):
-        usage = {"prompt_tokens": ask.prompt_tokens, "completion_tokens": 1}
-        whole = {"choices": [{"text": " x"}], "usage": usage}
-        return script_of.response("200 OK", json.dumps(whole).encode())
+        return script_of.response("200 OK", script_of.whole_answer(ask, content))
     return None
 
 

@@ -1,8 +1,9 @@
-"""What the router alone takes: a null server asked directly and through it.
+"""What the router alone takes: a null server asked directly, through it, and as a decode worker.
 
 The null server answers by the clock, so that what differs is the router's: half a millisecond or
-two percent would be lost in what an engine scatters. Client, router and null server share this
-machine's cores; no GPU takes part. Run by `./lab record`:
+two percent would be lost in what an engine scatters. In the place of prefill stands a null server
+too, which answers at once: the second exchange is what is left of it. Client, router and null
+servers share this machine's cores; no GPU takes part. Run by `./lab record`:
 
 python -m inferlab.measure.router_null --out router_null.json
 """
@@ -64,7 +65,7 @@ LOADS = (
 
 @dataclass(slots=True)
 class Way:
-    """To the null server directly or through the router, and what was seen: one value a run."""
+    """To the null server, directly or through a router, and what was seen: one value a run."""
 
     path: str
     url: str
@@ -104,45 +105,70 @@ class Way:
 
 
 def measure(repeats: int = 5, loads: Sequence[RouterLoad] = LOADS) -> Iterator[Series]:
-    """Each load directly and through the router, in turn; which goes first changes.
+    """Each load on each way in turn; which goes first changes.
 
     Args:
         repeats: of each load, on each way.
-        loads: each on a null server of its own.
+        loads: each on null servers of its own.
 
     Yields:
-        of each load, by `path` (`direct`, `router`), the median `ttft_ms` and the
-        `output_tokens_per_s` over the whole load; of each repeat's pair `ttft_added_ms` and
-        `throughput_ratio`; and the router's `router_cpu_ms_per_token`. One value a repeat.
+        of each load, by `path` (`direct`; `router`, before a replica; `pd`, between prefill and
+        decode), the median `ttft_ms`, the `output_tokens_per_s` over the whole load, and of the
+        last two `ttft_added_ms` and `throughput_ratio` against `direct`, and the router's
+        `router_cpu_ms_per_token`. One value a repeat.
 
     Raises:
         LabError: a server did not start, or a request was not answered whole.
     """
     for load in loads:
-        with null_server(**load.script) as server, _router_before(server.url) as (url, process):
-            run_in_process(load.plan(url, repeats))  # connections and caches; counts for nothing
-            ways = Way("direct", server.url), Way("router", url, process)
+        with _ways(load) as ways:
+            for way in ways[1:]:
+                run_in_process(load.plan(way.url, repeats))  # connections, caches: not counted
             for seed in range(repeats):
-                for way in ways if seed % 2 == 0 else ways[::-1]:
+                first = seed % len(ways)
+                for way in (*ways[first:], *ways[:first]):
                     way.take(load, seed)
-        direct, routed = ways
+        direct = ways[0]
         for way in ways:
             yield from way.figures(load)
-        added = map(sub, routed.ttft_ms, direct.ttft_ms)
-        ratio = map(truediv, routed.output_tokens_per_s, direct.output_tokens_per_s)
-        yield Series("ttft_added_ms", "ms", list(added), {"load": load.name})
-        yield Series("throughput_ratio", "", list(ratio), {"load": load.name})
+            if way.router:
+                yield from _against(direct, way, load)
+
+
+def _against(direct: Way, way: Way, load: RouterLoad) -> Iterator[Series]:
+    """What a router adds, of each repeat."""
+    labels = {"load": load.name, "path": way.path}
+    added = map(sub, way.ttft_ms, direct.ttft_ms)
+    ratio = map(truediv, way.output_tokens_per_s, direct.output_tokens_per_s)
+    yield Series("ttft_added_ms", "ms", list(added), labels)
+    yield Series("throughput_ratio", "", list(ratio), labels)
 
 
 @contextmanager
-def _router_before(url: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Starts a router before one replica; its address and process.
+def _ways(load: RouterLoad) -> Iterator[tuple[Way, ...]]:
+    """The null server, and a router before it of either kind.
+
+    Raises:
+        LabError: one did not come up.
+    """
+    with (
+        null_server(**load.script) as server,
+        null_server() as prefill,
+        _router("--serve", server.url) as (served, alone),
+        _router("--prefill", prefill.url, "--decode", server.url) as (split, between),
+    ):
+        yield Way("direct", server.url), Way("router", served, alone), Way("pd", split, between)
+
+
+@contextmanager
+def _router(*workers: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Starts a router before the workers that its options name; its address and process.
 
     Raises:
         LabError: it did not come up.
     """
     port = free_port()
-    command = [sys.executable, "-m", "inferlab.engines.router", "--serve", url, "--port", str(port)]
+    command = [sys.executable, "-m", "inferlab.engines.router", *workers, "--port", str(port)]
     with TemporaryDirectory() as folder:
         log = Path(folder) / "router.log"
         with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
