@@ -103,6 +103,7 @@ def test_the_h200_records_are_shown() -> None:
     drawing = chapter07_records.shown("handover", chapter07_records.handover)
     assert not isinstance(drawing, Markdown) and len(drawing.axes) == 2
     assert not isinstance(chapter07_records.interference(), Markdown)
+    assert not isinstance(chapter07_records.interference_on_one_gpu(), Markdown)
     assert 3e11 < (chapter07_records.link_bytes_per_s() or 0) < 4.5e11
     checked = chapter07_records.shown("transfer_check", chapter07_records.moved_by)
     assert isinstance(checked, Markdown) and "cuda_ipc/cuda" in checked.data
@@ -122,6 +123,16 @@ def test_layers_side_by_side_are_fewer_pieces() -> None:
 def test_without_records_the_orders_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
     assert "handover_layers" in chapter07_records.orders([8192]).data
+
+
+def test_what_the_router_adds_is_told_for_one_hop_and_for_two() -> None:
+    rows = chapter07_records.router_alone().data.splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == ["一个副本", "P 和 D"] * 3
+    record = store.find("chapter07/pd", "router_null", "amd-epyc")
+    two_hops = record.one("ttft_added_ms", load="one at a time", path="pd")
+    assert cells[1][2].startswith(f"{two_hops.mean:.1f}（")
+    assert two_hops.mean > record.one("ttft_added_ms", load="one at a time", path="router").mean
 
 
 def fault_record(**faults: dict[str, list[float]]) -> Record:
@@ -219,7 +230,8 @@ def test_splits_of_four_gpus_are_held_against_the_prediction(
 def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
     texts = [chapter07_records.faults(), chapter07_records.faults_on_a_gpu(),
-             chapter07_records.interference(),
+             chapter07_records.interference(), chapter07_records.interference_on_one_gpu(),
+             chapter07_records.router_alone(),
              chapter07_records.gains(*chapter07_records.GOODPUT)]  # fmt: skip
     assert all("./lab record chapter07/pd --only" in text.data for text in texts)
     assert chapter07_records.measured_gains(0.025) == {}

@@ -49,7 +49,14 @@ FAULTS = {
     "router_frozen": "路由卡住，比租约久",
     "prefill_killed_after_handover": "P 交接后被杀",
 }
-_H200 = ShownRecords(LAB)
+# What `router_null` sends, and what stands behind the router.
+NULL_LOADS = {
+    "one at a time": "一次一个",
+    "192 streams": "192 路，每路每秒 50 token",
+    "flat out": "256 路，不限流速",
+}
+BEHIND = {"router": "一个副本", "pd": "P 和 D"}
+_H200, _CPU = ShownRecords(LAB), ShownRecords(LAB, "amd-epyc")
 shown, gains, verdicts = _H200.shown, _H200.gains, _H200.verdicts
 
 
@@ -166,6 +173,38 @@ def _interference(names: Mapping[str, str]) -> Drawing | Markdown:
     return interference_picture(sides, note=describe(*found.values()))
 
 
+def router_alone() -> Markdown:
+    """What the router adds before null servers: of the CPU record that this repository has."""
+    return _CPU.shown("router_null", _router_added)
+
+
+def _router_added(record: Record) -> Markdown:
+    rows = []
+    for load, told in NULL_LOADS.items():
+        for path, behind in BEHIND.items():
+            added, ratio, cpu = (
+                record.one(name, load=load, path=path)
+                for name in ("ttft_added_ms", "throughput_ratio", "router_cpu_ms_per_token")
+            )
+            rows.append(
+                (
+                    told,
+                    behind,
+                    f"{added.mean:.1f}（{added.low:.1f} 到 {added.high:.1f}）",
+                    f"{ratio.mean:.3f}（{ratio.low:.3f}–{ratio.high:.3f}）",
+                    cpu.mean,
+                )
+            )
+    heads = [
+        "负载",
+        "路由后面",
+        "TTFT 多 ms（95 %）",
+        "输出吞吐 ÷ 直接问（95 %）",
+        "路由的 CPU，ms/token",
+    ]
+    return table(heads, rows)
+
+
 def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
     """Goodput of PD against replicas, beside the prediction, and whether their ladders were high
     enough to tell."""
@@ -239,7 +278,7 @@ def _pd(prefill_gpus: int, decode_gpus: int) -> str:
 
 def faults() -> Markdown:
     """How requests ended while something died: of the CPU records that this repository has."""
-    return _faults(ShownRecords(LAB, "amd-epyc"), (
+    return _faults(_CPU, (
         "faults", "faults_kv_expired", "faults_router_frozen", "faults_after_handover",
     ))  # fmt: skip
 
