@@ -71,11 +71,16 @@ def test_up_starts_what_the_lab_names_the_best_first() -> None:
     assert layouts_to_start("chapter03") == ()
 
 
-def test_up_must_name_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "up: pdd\ndeployments: {pd: {prefill: [0], decode: [1]}}"
+@pytest.mark.parametrize(("up", "said"), [
+    ("pdd", "'pdd'"), ("[pd, pdd]", "'pdd'"), ("3", "3"), ("{pd: 1}", "{'pd': 1}"),
+])  # fmt: skip
+def test_up_must_name_a_deployment(
+    up: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"up: {up}\ndeployments: {{pd: {{prefill: [0], decode: [1]}}}}"
     (tmp_path / "lab.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr("inferlab.engines.layout.lab_dir", lambda _: tmp_path)
-    with pytest.raises(UsageError, match="'pdd'") as refused:
+    with pytest.raises(UsageError, match=f"up 写了 {said}") as refused:
         layouts_to_start("small")
     assert refused.value.remedy == "可选：pd"
 

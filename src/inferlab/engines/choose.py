@@ -246,7 +246,7 @@ def _model(
     defaults: LabDefaults,
     share: int,
 ) -> str:
-    """Args: share: engines on one GPU."""
+    """The wish, the setting, or the default for what each of `share` engines has of a GPU."""
     if wished:
         return _checked_model(wished, "--model")
     if engine == "gpu":

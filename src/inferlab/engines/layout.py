@@ -104,9 +104,9 @@ def layouts_to_start(lab: str) -> tuple[Layout, ...]:
     described = lab_description(lab_dir(lab))
     found = read_layouts(lab, described)
     wanted = described.get("up") or []
-    wanted = [wanted] if isinstance(wanted, str) else wanted
-    for name in wanted:
-        if name not in found:
+    names = wanted if isinstance(wanted, list) else [wanted]
+    for name in names:
+        if name not in list(found):
             raise UsageError(f"{lab}/lab.yaml 的 up 写了 {name!r}，deployments 里没有",
                              remedy=f"可选：{'、'.join(found) or '先写 deployments'}")  # fmt: skip
-    return tuple(found[name] for name in wanted)
+    return tuple(found[name] for name in names)
