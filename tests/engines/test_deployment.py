@@ -72,7 +72,7 @@ def test_up_starts_what_the_lab_names_the_best_first() -> None:
 
 
 @pytest.mark.parametrize(("up", "said"), [
-    ("pdd", "'pdd'"), ("[pd, pdd]", "'pdd'"), ("3", "3"), ("{pd: 1}", "{'pd': 1}"),
+    ("pdd", "'pdd'"), ("[pd, pdd]", "'pdd'"), ("0", "0"), ("{pd: 1}", "{'pd': 1}"), ("''", "''"),
 ])  # fmt: skip
 def test_up_must_name_a_deployment(
     up: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +130,7 @@ class Started:
     ("gpu", {"prefill": (0,), "decode": (0,)}, {"kv-cache-memory-bytes": 2**30}, []),
     ("gpu", {"prefill": (0,), "decode": (1,)}, {}, []),
     ("gpu", {"prefill": (0, 1), "decode": (1,)}, {}, ["prefill-1"]),
+    ("gpu", {"prefill": (0, 0), "decode": (0,)}, {}, ["prefill-0", "prefill-1"]),
     ("cpu", {"prefill": (0,), "decode": (0,)}, {}, []),
 ])  # fmt: skip
 def test_a_worker_that_looks_at_its_gpus_memory_waits_for_those_on_it(

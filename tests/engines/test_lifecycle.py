@@ -1,14 +1,17 @@
 """Joining what runs: an `up` without options accepts it, one with other options does not."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inferlab.engines.choose import Wish
-from inferlab.engines.lifecycle import require_same
+from inferlab.engines.lifecycle import is_alive, join, require_same
 from inferlab.engines.processes import ProcessId
 from inferlab.engines.session import Session, forget, load, save
 from inferlab.errors import LabError
+from inferlab.settings import Settings
 
 
 def session(model: str = "/models/lab-python-8m") -> Session:
@@ -65,3 +68,16 @@ def test_a_damaged_session_file_counts_as_none(own_root: Path):
     save(session())
     (own_root / ".lab" / "session.json").write_text("{")
     assert load() is None
+
+
+def test_workers_that_start_one_after_another_are_running_but_cannot_be_joined_yet():
+    me = ProcessId.of(os.getpid())
+    half = replace(session(), lab="chapter07/pd", processes={"prefill-0": me})
+    assert half.half_started and is_alive(half)
+    with pytest.raises(LabError, match="正在先后启动") as refused:
+        join(half, Settings(), say=print, on_progress=lambda *_: None)
+    assert "./lab down" in refused.value.remedy
+    whole = half.with_process("router", ProcessId(7, 1795387909.98))
+    assert not whole.half_started
+    assert not is_alive(whole), "the router has ended"
+    assert not session().half_started

@@ -3,9 +3,12 @@
 import getpass
 import platform
 
+import pytest
+
 from inferlab.hardware.host import (
     cpu_model,
     describe_host,
+    is_visible,
     isa_flags,
     meminfo_bytes,
     physical_cores,
@@ -66,3 +69,15 @@ def test_nothing_in_it_names_the_host_or_its_user():
     text = describe_host().model_dump_json().lower()
     assert f'"{platform.node().lower()}"' not in text
     assert f'"{getpass.getuser().lower()}"' not in text
+
+
+@pytest.mark.parametrize(("listed", "expected"), [
+    (None, [0, 1, 2]), ("", [0, 1, 2]), ("1", [1]), ("0, 2", [0, 2]), ("GPU-8a56", [0, 1, 2]),
+])  # fmt: skip
+def test_only_listed_gpus_are_ours(
+    listed: str | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert [gpu for gpu in range(3) if is_visible(gpu)] == expected

@@ -109,3 +109,17 @@ def test_prefill_dies_while_no_decode_worker_can_read(monkeypatch: pytest.Monkey
     pd_faults.FAULTS["prefill_killed_after_handover"](deployment, 3, 0.0)()
     assert said == ["decode-0+decode-1 stand still for 4 s", "2 s on", "prefill 3 killed",
                     "awake", "started again"]  # fmt: skip
+
+
+def test_the_router_stops_once_prefill_has_something_to_hand_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy, seen = iter([0, 0, 2]), []
+    monkeypatch.setattr(pd_faults, "in_flight", lambda url, role: next(busy))
+    monkeypatch.setattr(pd_faults.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(pd_faults, "_stand_still", lambda leaders, seconds: (
+        seen.append((leaders, seconds)), lambda: None)[1])  # fmt: skip
+    deployment: Any = SimpleNamespace(url="http://127.0.0.1:1", leader="router")
+    pd_faults.FAULTS["router_frozen"](deployment, 0, 40.0)()
+    assert seen == [(["router"], 40.0)]
+    assert next(busy, None) is None

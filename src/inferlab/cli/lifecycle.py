@@ -110,6 +110,8 @@ def logs(
         subprocess.run(command, env=compose.plain_environment())
         return
     path = session.log_path(name, "jupyter" if jupyter else "engine")
+    if found and found.lab == name and found.half_started and not jupyter:
+        path = found.logs[0]
     if not path.is_file():
         typer.echo(f"还没有日志 {path}")
         raise typer.Exit(1)

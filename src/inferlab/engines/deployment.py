@@ -31,7 +31,7 @@ _GPU = "CUDA_VISIBLE_DEVICES"
 _ON_CPU = ("--health-interval", "5")
 DRAIN_S = 60.0
 FIRST_LIMIT_S = 900.0
-# Given, vLLM takes that much for its KV cache, and does not look at how much of the GPU is free.
+# Given, vLLM takes that much for its KV cache, and does not measure what is used of the GPU.
 _OWN_MEMORY = "kv-cache-memory-bytes"
 _ROUTER_FLAGS = {"prefill": "--prefill", "decode": "--decode", COLOCATED: "--serve"}
 
@@ -80,10 +80,11 @@ class Deployment:
             raise
 
     def launch(self) -> "RunningDeployment":
-        """Start all processes and return at once; `wait` for the answer.
+        """Start all processes, as `RunningDeployment.launch` does; `wait` for the answer.
 
         Raises:
             OSError: one could not be started; nothing is left of any.
+            LabError: one that others had to wait for did not start; likewise.
         """
         running = RunningDeployment(replace(self, port=self.port or free_port()))
         try:
@@ -128,11 +129,12 @@ class RunningDeployment:
         return bool(leader and leader.is_alive()) and all(e.alive for e in self.engines.values())
 
     def launch(self) -> None:
-        """Start all processes; returns at once, so that N workers are ready in the time of one,
-        but where some must start one after another.
+        """Start all processes and return at once: N workers are ready in the time of one.
+
+        Only workers that measure the memory of one GPU wait for each other, `FIRST_LIMIT_S` each.
 
         Raises:
-            LabError: the one that others wait for did not start.
+            LabError: one that others wait for did not start.
         """
         for first in self.launching():
             temporary.awaited(first, limit_s=FIRST_LIMIT_S)
@@ -144,8 +146,12 @@ class RunningDeployment:
         nothing may be left for the KV cache.
         """
         self.launched_s = time.monotonic()
+        answering: list[TemporaryEngine] = []
         for name, recipe in self.recipe.workers.items():
-            yield from [each for each in self.engines.values() if _disturbs(recipe, each.recipe)]
+            for earlier in self.engines.values():
+                if earlier not in answering and _waits_for(recipe, earlier.recipe):
+                    yield earlier
+                    answering.append(earlier)
             self.engines[name] = temporary.launch(_with_handshake(recipe))
         self._launch_router()
 
@@ -254,11 +260,11 @@ def deployment(
     return Deployment(layout.name, workers, config, log, port)
 
 
-def _disturbs(starting: Recipe, other: Recipe) -> bool:
-    """Whether it may not start beside the other that starts, on the same GPU."""
-    same = [each.environment.get(_GPU) for each in (starting, other)]
-    one_gpu = starting.device == "gpu" and same[0] == same[1]
-    return one_gpu and _OWN_MEMORY not in starting.options()
+def _waits_for(recipe: Recipe, earlier: Recipe) -> bool:
+    """Whether an engine may be started only once an earlier one answers: they share a GPU, and it
+    measures how much of it is used."""
+    shared = recipe.environment.get(_GPU) == earlier.environment.get(_GPU)
+    return recipe.device == "gpu" and shared and _OWN_MEMORY not in recipe.options()
 
 
 def _with_handshake(recipe: Recipe) -> Recipe:

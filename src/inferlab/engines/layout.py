@@ -103,7 +103,8 @@ def layouts_to_start(lab: str) -> tuple[Layout, ...]:
     """
     described = lab_description(lab_dir(lab))
     found = read_layouts(lab, described)
-    wanted = described.get("up") or []
+    if (wanted := described.get("up")) is None:
+        return ()
     names = wanted if isinstance(wanted, list) else [wanted]
     for name in names:
         if name not in list(found):

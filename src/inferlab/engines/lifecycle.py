@@ -45,9 +45,11 @@ def current() -> Session | None:
 
 
 def is_alive(found: Session) -> bool:
-    """Whether the session's engine process or container runs."""
+    """Whether the session's engine process or container runs, or the first of several does."""
     if found.launcher == "compose":
         return compose.is_running(found.compose)
+    if found.half_started:
+        return any(each.is_alive() for each in found.engines.values())
     front = found.front
     return front is not None and front.is_alive()
 
@@ -82,8 +84,11 @@ def join(running: Session, settings: Settings, *, say: Say, on_progress: OnProgr
     """Wait for a lab that an earlier `up` started; an interruption leaves it running.
 
     Raises:
-        LabError: the engine or JupyterLab did not start.
+        LabError: the engine or JupyterLab did not start, or an earlier `up` still starts it.
     """
+    if running.half_started:
+        raise LabError(f"{running.lab} 的几个引擎正在先后启动，还没有到路由",
+                       remedy="等那个 ./lab up 做完；它若已中断，先 ./lab down")  # fmt: skip
     try:
         waited_s = wait_until_answering(_starting(running), on_progress)
     except LabError as error:

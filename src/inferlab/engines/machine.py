@@ -170,10 +170,12 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    """Those that this process may use."""
+    from inferlab.hardware.host import is_visible
     from inferlab.hardware.nvml import NoGpuError, list_gpus
 
     try:
-        found = list_gpus()
+        found = [gpu for gpu in list_gpus() if is_visible(gpu.index)]
     except NoGpuError:
         return (), ""
     driver = next((gpu.driver_version for gpu in found if gpu.driver_version), "")

@@ -47,6 +47,11 @@ class Session:
         return self.processes.get(ROUTER) or self.processes.get(ENGINE)
 
     @property
+    def half_started(self) -> bool:
+        """Workers that are still started one after another: the router comes last."""
+        return bool(self.engines) and self.front is None
+
+    @property
     def engines(self) -> dict[str, ProcessId]:
         """All native processes but JupyterLab."""
         return {role: each for role, each in self.processes.items() if role != JUPYTER}

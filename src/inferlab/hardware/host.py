@@ -109,6 +109,14 @@ def describe_host() -> HostInfo:
     )
 
 
+def is_visible(gpu: int) -> bool:
+    """Whether `CUDA_VISIBLE_DEVICES`, when it is set to numbers, lists this NVML index: the other
+    GPUs belong to someone else."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")
+    numbers = listed.split(",")
+    return not listed or not all(each.isdigit() for each in numbers) or str(gpu) in numbers
+
+
 def _gpu_identities() -> list[Any]:
     try:
         from inferlab.hardware.nvml import list_gpus

@@ -174,8 +174,8 @@ def ending(chat: bool, prompt_tokens: int, sent: int, usage: bool) -> bytes:
 
 
 def whole_answer(ask: Ask, content: dict[str, Any]) -> bytes:
-    """An answer of one token in one JSON body; to who asks for a handover, as vLLM's prefill worker
-    does, with parameters, which lead to no KV cache."""
+    """An answer of one token in one JSON body. Whoever asks for a handover gets parameters with it,
+    as from vLLM's prefill worker, but they lead to no KV cache."""
     usage = {"prompt_tokens": ask.prompt_tokens, "completion_tokens": 1}
     whole: dict[str, Any] = {"choices": [{"text": " x"}], "usage": usage}
     if (content.get("kv_transfer_params") or {}).get("do_remote_decode"):

@@ -23,7 +23,7 @@ from typing import Any
 from inferlab.engines import temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import ProcessId, session_members
-from inferlab.engines.router.client import all_in_rotation
+from inferlab.engines.router.client import all_in_rotation, in_flight
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
@@ -208,6 +208,9 @@ def _freeze_router(
     deployment: RunningDeployment, number: int, frozen_s: float
 ) -> Callable[[], None]:
     """What prefill hands over meanwhile waits in the router's sockets and grows old."""
+    deadline = time.monotonic() + HANDED_OVER_S
+    while not in_flight(deployment.url, "prefill") and time.monotonic() < deadline:
+        time.sleep(0.01)
     return _stand_still([deployment.leader] if deployment.leader else [], frozen_s)
 
 

@@ -1,9 +1,9 @@
 """What the router alone takes: a null server asked directly, through it, and as a decode worker.
 
 The null server answers by the clock, so that what differs is the router's: half a millisecond or
-two percent would be lost in what an engine scatters. In the place of prefill stands a null server
-too, which answers at once: the second exchange is what is left of it. Client, router and null
-servers share this machine's cores; no GPU takes part. Run by `./lab record`:
+two percent would be lost in what an engine scatters. In prefill's place stands a null server too,
+which answers at once, so that the second exchange is measured and no prefill. Client, router and
+null servers share this machine's cores; no GPU takes part. Run by `./lab record`:
 
 python -m inferlab.measure.router_null --out router_null.json
 """

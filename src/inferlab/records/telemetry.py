@@ -1,21 +1,20 @@
 """GPU telemetry around a run, when this machine has GPUs at work; nothing otherwise."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from inferlab.errors import LabError
-from inferlab.hardware.host import GpuInfo, HostInfo, describe_host
+from inferlab.hardware.host import GpuInfo, HostInfo, describe_host, is_visible
 
 BUSY_BYTES = 1 << 30
 HZ = 5.0
 
 
 def visible_gpus(host: HostInfo) -> list[GpuInfo]:
-    """The GPUs that `CUDA_VISIBLE_DEVICES` lists, when it is set: others belong to someone else."""
-    return [each for each in host.gpus if _is_visible(each.index)]
+    """The host's GPUs that are ours to use."""
+    return [each for each in host.gpus if is_visible(each.index)]
 
 
 def busy_gpus() -> list[int]:
@@ -34,12 +33,6 @@ def busy_gpus() -> list[int]:
     except LabError:
         return []
     return found
-
-
-def _is_visible(index: int) -> bool:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")
-    numbers = listed.split(",")
-    return not listed or not all(each.isdigit() for each in numbers) or str(index) in numbers
 
 
 @contextmanager

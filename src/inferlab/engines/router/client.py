@@ -37,6 +37,15 @@ def all_in_rotation(url: str) -> bool:
     return all(worker["healthy"] for pool in pools for worker in pool)
 
 
+def in_flight(url: str, role: str) -> int:
+    """How many requests a router's workers of a role have at this moment.
+
+    Raises:
+        LabError: there is no router at the address.
+    """
+    return sum(worker["in_flight"] for worker in _asked(url, "health")[role])
+
+
 def paths(url: str, number: int) -> list[dict[str, Any]]:
     """What the router logged of the last requests, oldest first.
 
