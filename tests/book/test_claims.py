@@ -125,6 +125,15 @@ def test_every_verdict_stands_on_committed_records() -> None:
         assert all(found.low <= found.mean <= found.high for found in finding.measured.values())
 
 
+def test_a_device_without_the_records_of_a_claim_is_not_named(tmp_path: Path) -> None:
+    judged = judge_labs(["chapter07/pd"])
+    assert {each.device for each in judged} == {"NVIDIA H200"}
+    assert len(judged) == len(load_claims("chapter07/pd"))
+    empty = judge_labs(["chapter07/pd"], tmp_path)
+    assert [each.claim.id for each in empty] == [each.claim.id for each in judged]
+    assert all("没有" in each.reason and not each.sources for each in empty)
+
+
 @pytest.mark.parametrize("lab", labs())
 def test_ids_are_unique(lab: str) -> None:
     ids = [each.id for each in load_claims(lab)]

@@ -164,7 +164,8 @@ def load_claims(lab: str) -> list[Claim]:
 
 
 def judge_labs(names: Sequence[str] = (), results: Path | None = None) -> list[Finding]:
-    """Findings of the labs named (all by default), on every device that has records.
+    """Findings of the labs named (all by default), on every device that has records of the claim;
+    where none has, one that says so.
 
     Args:
         results: a folder laid out as `results/`.
@@ -179,8 +180,9 @@ def judge_labs(names: Sequence[str] = (), results: Path | None = None) -> list[F
             raise UsageError(f"{name} 没有 claims.yaml", remedy="换一个实验")
         folder = results or root() / "results"
         devices = sorted(each for each in folder.glob("*") if (each / name).is_dir())
-        found += [judge(claim, Records(device, name))
-                  for claim in claims for device in devices or [folder / "本机"]]  # fmt: skip
+        for claim in claims:
+            judged = [judge(claim, Records(each, name)) for each in devices or [folder / "本机"]]
+            found += [each for each in judged if each.sources] or judged[:1]
     return found
 
 
