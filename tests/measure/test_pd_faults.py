@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from inferlab.engines.processes import ProcessId
-from inferlab.errors import UsageError
+from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
 from inferlab.measure import pd_faults
@@ -123,3 +123,11 @@ def test_the_router_stops_once_prefill_has_something_to_hand_over(
     pd_faults.FAULTS["router_frozen"](deployment, 0, 40.0)()
     assert seen == [(["router"], 40.0)]
     assert next(busy, None) is None
+
+
+def test_a_fault_that_could_not_be_injected_is_not_counted() -> None:
+    def lost() -> None:
+        raise LabError("no router")
+
+    with pytest.raises(LabError, match="no router"), pd_faults._later(0.0, lost):
+        pass

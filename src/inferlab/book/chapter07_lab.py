@@ -81,10 +81,8 @@ def measured_rates(found: dict[str, list[str]], *, prompt: int, output: int, bat
         found: role → addresses.
         batch: sequences that decode together.
     """
-    first, answers = (
-        prompts([(prompt, 1)] * 6, seed=81),
-        prompts([(prompt, output)] * batch, seed=82),
-    )
+    first = prompts([(prompt, 1)] * 6, seed=81)
+    answers = prompts([(prompt, output)] * batch, seed=82)
     lone = summarise(run_closed_loop(Endpoint(found["prefill"][0]), first, 1))
     crowd = summarise(run_closed_loop(Endpoint(found["decode"][0]), answers, batch))
     if not lone.ttft_ms or not crowd.itl_ms:

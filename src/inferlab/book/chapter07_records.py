@@ -164,7 +164,8 @@ def interference_on_one_gpu() -> Drawing | Markdown:
 
 
 def _interference(names: Mapping[str, str]) -> Drawing | Markdown:
-    """Args: names: label → experiment."""
+    """The experiments of `names` (label → name) in one picture; where one has no record, how to
+    make it."""
     records = {label: _H200.find(name) for label, name in names.items()}
     found = {label: record for label, record in records.items() if record}
     if len(found) < len(names):

@@ -276,12 +276,23 @@ USUAL = [name for name in FAULTS if name not in AT_THE_START]
 
 @contextmanager
 def _later(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    timer = threading.Timer(seconds, act)
+    """Raises at the end what `act` raised: a fault that was not injected must not be counted."""
+    failures: list[Exception] = []
+
+    def acting() -> None:
+        try:
+            act()
+        except Exception as error:
+            failures.append(error)
+
+    timer = threading.Timer(seconds, acting)
     timer.start()
     try:
         yield
     finally:
         timer.join()
+    if failures:
+        raise failures[0]
 
 
 def _until_whole(load: Load, deployment: RunningDeployment) -> None:
