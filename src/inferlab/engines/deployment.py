@@ -24,6 +24,7 @@ from inferlab.engines.session import worker_log
 from inferlab.engines.startup import Starting, shown, wait_until_answering
 from inferlab.engines.temporary import Recipe, TemporaryEngine
 from inferlab.errors import LabError
+from inferlab.hardware.nixl_read import READ_OVER_CUDA_IPC
 from inferlab.repository import root
 
 _GPU = "CUDA_VISIBLE_DEVICES"
@@ -274,10 +275,9 @@ def _with_handshake(recipe: Recipe) -> Recipe:
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
         # On stdout UCX's tables would stick in the libc's buffer.
         "UCX_LOG_FILE": "stderr",
-        # Without a link between GPUs UCX does not read over CUDA IPC unless told; it takes TCP.
-        "UCX_CUDA_IPC_ENABLE_GET_ZCOPY": "y",
     }
-    return replace(recipe, environment=recipe.environment | handshake)
+    added = handshake | READ_OVER_CUDA_IPC
+    return replace(recipe, environment=recipe.environment | added)
 
 
 def _place(device: str, place: int) -> dict[str, str]:

@@ -1,0 +1,176 @@
+"""Byte/s at which one process reads another's memory through NIXL, over size and pieces.
+
+The KV cache's way from a prefill to a decode worker, without the engines: vLLM looks only now and
+then whether a read has ended (an idle worker after every millisecond that it sleeps), and counts
+that as transfer. Here one agent owns the memory, another reads it and does not sleep. What was read
+is compared with what should have come. Run by `./lab record`, in an interpreter that has torch and
+nixl:
+
+python -m inferlab.hardware.nixl_read --out nixl_read.json
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
+
+from inferlab.errors import LabError
+from inferlab.hardware.experiment import run
+from inferlab.hardware.timing import Series, load_torch
+
+# Without a link between GPUs UCX does not read over CUDA IPC unless told; it takes TCP.
+READ_OVER_CUDA_IPC = {"UCX_CUDA_IPC_ENABLE_GET_ZCOPY": "y"}
+# Qwen3-8B's KV cache of 128 tokens (bf16, all 36 layers side by side), and the blocks of prompts of
+# 1,024 to 30,000 tokens.
+BLOCK_BYTES = 18 << 20
+BLOCKS = (8, 32, 64, 128, 235)
+THREADS = 4  # vLLM's default for its NIXL connector
+START_S = 120.0
+READ_S = 60.0
+WORD = 8  # bytes of the counters that fill the memory
+
+
+def measure(device: str, repeats: int = 5) -> Iterator[Series]:
+    """GPU 1 reads GPU 0's memory, as the lab's decode worker does.
+
+    Raises:
+        LabError: there are not two GPUs.
+    """
+    if device != "cuda" or load_torch().cuda.device_count() < 2:
+        raise LabError("只有一块 GPU，量不了 GPU 之间的读", remedy="在有两块 GPU 的机器上测")
+    yield from reads("cuda:0", "cuda:1", BLOCKS, BLOCK_BYTES, repeats)
+
+
+def reads(
+    source: str, target: str, blocks: tuple[int, ...], block_bytes: int, repeats: int
+) -> Iterator[Series]:
+    """Each number of blocks, in one piece and every block a piece of its own.
+
+    Args:
+        source, target: torch's names of the devices whose memory is read and written.
+        block_bytes: divisible by 8.
+
+    Yields:
+        `nixl_read`, byte/s from the posting of the read until it is seen to have ended; labels
+        `bytes` and `pieces`. The first read of each is not counted.
+
+    Raises:
+        LabError: nixl is missing, a read failed or took longer than a minute, or other bytes came.
+    """
+    os.environ.update(READ_OVER_CUDA_IPC)
+    nixl, torch = _nixl(), load_torch()
+    most = max(blocks)
+    with _owner(source, most * block_bytes) as (metadata, address, place):
+        _use(target)
+        agent = _agent(nixl, "reader")
+        memory = torch.zeros(most * block_bytes // WORD, dtype=torch.int64, device=target)
+        agent.register_memory(memory)
+        peer = agent.add_remote_agent(metadata)
+        kind = "DRAM" if source == "cpu" else "VRAM"
+        own = memory.data_ptr(), max(memory.get_device(), 0)
+        for number in blocks:
+            for pieces in sorted({1, number}):
+                # Last block first on the other side: neighbours cannot be joined.
+                size = number * block_bytes // pieces
+                here = [(own[0] + i * size, size, own[1]) for i in range(pieces)]
+                there = [(address + i * size, size, place) for i in reversed(range(pieces))]
+                memory.zero_()
+                _settle(target)
+                seconds = [
+                    _read(agent, agent.get_xfer_descs(here, kind),
+                          agent.get_xfer_descs(there, kind), peer)
+                    for _ in range(repeats + 1)
+                ]  # fmt: skip
+                compare(memory, pieces, size)
+                labels = {"bytes": number * block_bytes, "pieces": pieces}
+                rates = [number * block_bytes / each for each in seconds[1:]]
+                yield Series("nixl_read", "byte/s", rates, labels)
+
+
+def _read(agent: Any, here: Any, there: Any, peer: str) -> float:
+    handle = agent.initialize_xfer("READ", here, there, peer)
+    try:
+        started = time.perf_counter()
+        state = agent.transfer(handle)
+        while state == "PROC" and time.perf_counter() - started < READ_S:
+            state = agent.check_xfer_state(handle)
+        seconds = time.perf_counter() - started
+    finally:
+        agent.release_xfer_handle(handle)
+    if state != "DONE":
+        raise LabError(f"NIXL 没有读完（{state}，{seconds:.0f} s）", remedy="看 UCX 的日志")
+    return seconds
+
+
+def compare(memory: Any, pieces: int, size: int) -> None:
+    """The pieces were read last first, and each holds where its words lay."""
+    torch = load_torch()
+    words = size // WORD
+    for i in range(pieces):
+        first = (pieces - 1 - i) * words
+        wanted = torch.arange(first, first + words, dtype=torch.int64, device=memory.device)
+        if not torch.equal(memory[i * words : (i + 1) * words], wanted):
+            raise LabError(f"第 {i} 片读到的不是对面的数据", remedy="换一个 UCX 版本再试")
+
+
+@contextmanager
+def _owner(device: str, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """A process that owns `size` bytes, each eight of them their place: its agent's metadata, the
+    address, the device's number."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_own, args=(there, device, size), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(START_S):
+            raise LabError(f"被读的进程 {START_S:g} s 没有就绪", remedy="看它的输出")
+        yield here.recv()
+    except EOFError as ended:
+        raise LabError("被读的进程起不来", remedy="原因见上面的输出") from ended
+    finally:
+        here.close()
+        process.join(START_S)
+
+
+def _own(connection: Connection, device: str, size: int) -> None:
+    torch = load_torch()
+    _use(device)
+    memory = torch.arange(size // WORD, dtype=torch.int64, device=device)
+    _settle(device)
+    agent = _agent(_nixl(), "owner")
+    agent.register_memory(memory)
+    connection.send((agent.get_agent_metadata(), memory.data_ptr(), max(memory.get_device(), 0)))
+    try:
+        connection.recv()
+    except EOFError:
+        return
+
+
+def _use(device: str) -> None:
+    if device != "cpu":
+        load_torch().cuda.set_device(device)
+
+
+def _settle(device: str) -> None:
+    if device != "cpu":
+        load_torch().cuda.synchronize(device)
+
+
+def _agent(nixl: Any, name: str) -> Any:
+    return nixl.nixl_agent(name, nixl.nixl_agent_config(num_threads=THREADS))
+
+
+def _nixl() -> Any:
+    try:
+        return import_module("nixl")
+    except ImportError as missing:
+        raise LabError("引擎的环境里没有 nixl", remedy="装 versions.toml 里的 vLLM") from missing
+
+
+if __name__ == "__main__":
+    run(__doc__, lambda device, repeats, _: measure(device, repeats))
