@@ -40,8 +40,9 @@ def test_reads_in_one_piece_and_in_many(tmp_path: Path):
     ended = _run(READS, tmp_path)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert [(each["labels"]["bytes"], each["labels"]["pieces"]) for each in found] == [
-        (2 << 16, 1), (2 << 16, 2), (8 << 16, 1), (8 << 16, 8),
+    assert [tuple(each["labels"].values()) for each in found] == [
+        (2 << 16, 1, "idle"), (2 << 16, 1, "work"), (2 << 16, 2, "work"),
+        (8 << 16, 1, "idle"), (8 << 16, 1, "work"), (8 << 16, 8, "work"),
     ]  # fmt: skip
     assert all(len(each["values"]) == 3 and min(each["values"]) > 0 for each in found)
 

@@ -151,15 +151,20 @@ def moved_by(record: Record) -> Markdown:
 
 
 def interference() -> Drawing | Markdown:
-    """Chats while long prompts arrive: PD against as many replicas."""
-    return _interference({"PD": "interference_pd", "副本": "interference_colocated"})
+    """Chats while long prompts arrive: PD against as many replicas, with two sizes of chunks."""
+    return _interference({
+        "PD": "interference_pd",
+        "副本，chunk 2,048": "interference_colocated",
+        "副本，chunk 512": "interference_colocated_512",
+    })  # fmt: skip
 
 
 def interference_on_one_gpu() -> Drawing | Markdown:
     """The same where both workers share one GPU, against one replica on it."""
     return _interference({
         "1P1D 挤在一块卡上": "interference_pd_one_gpu",
-        "一个副本": "interference_colocated_one_gpu",
+        "一个副本，chunk 2,048": "interference_colocated_one_gpu",
+        "一个副本，chunk 512": "interference_colocated_512_one_gpu",
     })  # fmt: skip
 
 

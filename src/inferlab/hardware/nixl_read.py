@@ -12,8 +12,9 @@ python -m inferlab.hardware.nixl_read --out nixl_read.json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -31,6 +32,8 @@ BLOCKS = (8, 32, 64, 128, 235)
 THREADS = 4  # vLLM's default for its NIXL connector
 START_S = 120.0
 READ_S = 60.0
+WORK_S = 0.05
+IDLE_S = 0.5
 WORD = 8  # bytes of the counters that fill the memory
 
 
@@ -55,40 +58,50 @@ def reads(
         block_bytes: divisible by 8.
 
     Yields:
-        `nixl_read`, byte/s from the posting of the read until it is seen to have ended; labels
-        `bytes` and `pieces`. The first read of each is not counted.
+        `nixl_read`, byte/s from the posting of the read until it is seen to have ended. Labels:
+        `bytes`, `pieces`, and `before`: `work` (both devices multiplied matrices until just before
+        each read, as a prefill worker does) or `idle` (one piece only). The first read of each is
+        not counted.
 
     Raises:
         LabError: nixl is missing, a read failed or took longer than a minute, or other bytes came.
     """
     os.environ.update(READ_OVER_CUDA_IPC)
     nixl, torch = _nixl(), load_torch()
-    most = max(blocks)
-    with _owner(source, most * block_bytes) as (metadata, address, place):
+    with _owner(source, max(blocks) * block_bytes) as owner:
         _use(target)
         agent = _agent(nixl, "reader")
-        memory = torch.zeros(most * block_bytes // WORD, dtype=torch.int64, device=target)
+        memory = torch.zeros(max(blocks) * block_bytes // WORD, dtype=torch.int64, device=target)
         agent.register_memory(memory)
-        peer = agent.add_remote_agent(metadata)
+        peer = agent.add_remote_agent(owner.metadata)
         kind = "DRAM" if source == "cpu" else "VRAM"
-        own = memory.data_ptr(), max(memory.get_device(), 0)
         for number in blocks:
-            for pieces in sorted({1, number}):
-                # Last block first on the other side: neighbours cannot be joined.
+            for pieces, before in ((1, "idle"), (1, "work"), (number, "work")):
                 size = number * block_bytes // pieces
-                here = [(own[0] + i * size, size, own[1]) for i in range(pieces)]
-                there = [(address + i * size, size, place) for i in reversed(range(pieces))]
+                own = memory.data_ptr(), max(memory.get_device(), 0)
+                here = _pieces(*own, size, range(pieces))
+                # Last block first on the other side: neighbours cannot be joined.
+                there = _pieces(owner.address, owner.place, size, reversed(range(pieces)))
                 memory.zero_()
-                _settle(target)
-                seconds = [
-                    _read(agent, agent.get_xfer_descs(here, kind),
-                          agent.get_xfer_descs(there, kind), peer)
-                    for _ in range(repeats + 1)
-                ]  # fmt: skip
+                seconds = []
+                for _ in range(repeats + 1):
+                    if before == "work":
+                        owner.work_beside(target)
+                    else:
+                        time.sleep(IDLE_S)
+                    descriptors = (agent.get_xfer_descs(each, kind) for each in (here, there))
+                    seconds.append(_read(agent, *descriptors, peer))
                 compare(memory, pieces, size)
-                labels = {"bytes": number * block_bytes, "pieces": pieces}
+                labels = {"bytes": number * block_bytes, "pieces": pieces, "before": before}
                 rates = [number * block_bytes / each for each in seconds[1:]]
                 yield Series("nixl_read", "byte/s", rates, labels)
+
+
+def _pieces(
+    address: int, place: int, size: int, numbers: Iterable[int]
+) -> list[tuple[int, int, int]]:
+    """What NIXL takes: address, bytes and the device's number of each piece."""
+    return [(address + number * size, size, place) for number in numbers]
 
 
 def _read(agent: Any, here: Any, there: Any, peer: str) -> float:
@@ -117,10 +130,26 @@ def compare(memory: Any, pieces: int, size: int) -> None:
             raise LabError(f"第 {i} 片读到的不是对面的数据", remedy="换一个 UCX 版本再试")
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """The process that owns the memory which is read: its agent's metadata, the memory's address
+    and its device's number."""
+
+    connection: Connection
+    metadata: bytes
+    address: int
+    place: int
+
+    def work_beside(self, device: str) -> None:
+        """Both devices work; returns when both have ended."""
+        self.connection.send("work")
+        _work(device)
+        self.connection.recv()
+
+
 @contextmanager
-def _owner(device: str, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """A process that owns `size` bytes, each eight of them their place: its agent's metadata, the
-    address, the device's number."""
+def _owner(device: str, size: int) -> Iterator[_Owner]:
+    """A process that owns `size` bytes, each eight of them their place."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_own, args=(there, device, size), daemon=True)
@@ -129,9 +158,9 @@ def _owner(device: str, size: int) -> Iterator[tuple[bytes, int, int]]:
     try:
         if not here.poll(START_S):
             raise LabError(f"被读的进程 {START_S:g} s 没有就绪", remedy="看它的输出")
-        yield here.recv()
-    except EOFError as ended:
-        raise LabError("被读的进程起不来", remedy="原因见上面的输出") from ended
+        yield _Owner(here, *here.recv())
+    except (EOFError, ConnectionError) as ended:
+        raise LabError("被读的进程退出了", remedy="原因见上面的输出") from ended
     finally:
         here.close()
         process.join(START_S)
@@ -146,9 +175,21 @@ def _own(connection: Connection, device: str, size: int) -> None:
     agent.register_memory(memory)
     connection.send((agent.get_agent_metadata(), memory.data_ptr(), max(memory.get_device(), 0)))
     try:
-        connection.recv()
+        while connection.recv():
+            _work(device)
+            connection.send("done")
     except EOFError:
         return
+
+
+def _work(device: str) -> None:
+    """Multiply matrices for `WORK_S`: clocks that fell while nothing was computed are up again."""
+    torch = load_torch()
+    matrix = torch.ones(2048, 2048, dtype=torch.bfloat16, device=device)
+    until = time.perf_counter() + WORK_S
+    while time.perf_counter() < until:
+        matrix @ matrix
+        _settle(device)
 
 
 def _use(device: str) -> None:

@@ -25,7 +25,7 @@ def interference(sides: Mapping[str, Sequence[Measured]], *, note: str = "") -> 
     Args:
         sides: label → figures of `measure.chunked_prefill`.
     """
-    figure, axes = new_figure(width=8.6, height=1.2 + 0.5 * len(FIGURES))
+    figure, axes = new_figure(width=8.6, height=1.2 + (0.1 + 0.2 * len(sides)) * len(FIGURES))
     for number, (side, measured) in enumerate(sides.items()):
         known = {(f.name, f.labels.get("part"), f.labels.get("request")): f for f in measured}
         found = [known[key] for key in FIGURES]
