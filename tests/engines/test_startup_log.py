@@ -69,6 +69,13 @@ def test_the_phase_is_the_last_one_reached():
     assert phase(up_to_kv_cache) == "分配 KV cache"
 
 
+def test_of_several_engines_the_one_that_is_least_far_counts():
+    up_to_kv_cache = log("ready").partition("init engine")[0]
+    assert phase(log("ready") + up_to_kv_cache) == "分配 KV cache"
+    assert phase(up_to_kv_cache + log("ready")) == "分配 KV cache"
+    assert phase(log("ready") + log("ready")) == "就绪"
+
+
 @pytest.mark.parametrize(
     ("name", "cause", "remedy"),
     [

@@ -203,12 +203,20 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 
 
 def phase(log: str) -> str:
-    """The last start-up phase that the log has reached, in Chinese."""
-    reached = "启动 Python"
-    for marker, name in _PHASES:
-        if marker in log:
-            reached = name
-    return reached
+    """The last start-up phase that the log has reached, in Chinese.
+
+    Of several engines' logs, one after the other, that of the engine which is least far.
+    """
+    first = _PHASES[0][0]
+    before, *engines = log.split(first)
+    reached = min(map(_phases_reached, [first + each for each in engines] or [before]))
+    return _PHASES[reached - 1][1] if reached else "启动 Python"
+
+
+def _phases_reached(log: str) -> int:
+    return max(
+        (number for number, (marker, _) in enumerate(_PHASES, 1) if marker in log), default=0
+    )
 
 
 def waits_for_ever(log: str) -> bool:
