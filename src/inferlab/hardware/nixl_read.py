@@ -67,56 +67,82 @@ def reads(
         LabError: nixl is missing, a read failed or took longer than a minute, or other bytes came.
     """
     os.environ.update(READ_OVER_CUDA_IPC)
-    nixl, torch = _nixl(), load_torch()
     with _owner(source, max(blocks) * block_bytes) as owner:
-        _use(target)
-        agent = _agent(nixl, "reader")
-        memory = torch.zeros(max(blocks) * block_bytes // WORD, dtype=torch.int64, device=target)
-        agent.register_memory(memory)
-        peer = agent.add_remote_agent(owner.metadata)
-        kind = "DRAM" if source == "cpu" else "VRAM"
+        reader = _reader(owner, target, max(blocks) * block_bytes)
         for number in blocks:
             for pieces, before in ((1, "idle"), (1, "work"), (number, "work")):
                 size = number * block_bytes // pieces
-                own = memory.data_ptr(), max(memory.get_device(), 0)
-                here = _pieces(*own, size, range(pieces))
-                # Last block first on the other side: neighbours cannot be joined.
-                there = _pieces(owner.address, owner.place, size, reversed(range(pieces)))
-                memory.zero_()
-                seconds = []
+                reader.memory.zero_()
+                seconds: list[float] = []
                 for _ in range(repeats + 1):
                     if before == "work":
                         owner.work_beside(target)
                     else:
                         time.sleep(IDLE_S)
-                    descriptors = (agent.get_xfer_descs(each, kind) for each in (here, there))
-                    seconds.append(_read(agent, *descriptors, peer))
-                compare(memory, pieces, size)
+                    seconds.append(reader.read(pieces, size))
+                compare(reader.memory, pieces, size)
                 labels = {"bytes": number * block_bytes, "pieces": pieces, "before": before}
                 rates = [number * block_bytes / each for each in seconds[1:]]
                 yield Series("nixl_read", "byte/s", rates, labels)
 
 
-def _pieces(
-    address: int, place: int, size: int, numbers: Iterable[int]
-) -> list[tuple[int, int, int]]:
-    """What NIXL takes: address, bytes and the device's number of each piece."""
-    return [(address + number * size, size, place) for number in numbers]
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """The agent that reads, and where it reads to and from.
+
+    Attributes:
+        memory: 64-bit words.
+        peer: the owner's agent.
+        here, there: address and device's number of the memory, and of the owner's.
+        kind: NIXL's word for both.
+    """
+
+    agent: Any
+    memory: Any
+    peer: str
+    here: tuple[int, int]
+    there: tuple[int, int]
+    kind: str
+
+    def read(self, pieces: int, size: int) -> float:
+        """Seconds that one read of so many pieces, each of `size` bytes, takes.
+
+        On the other side they lie last first, so that neighbours cannot be joined.
+
+        Raises:
+            LabError: it failed, or took longer than `READ_S`.
+        """
+        here = self._pieces(self.here, size, range(pieces))
+        there = self._pieces(self.there, size, reversed(range(pieces)))
+        handle = self.agent.initialize_xfer("READ", here, there, self.peer)
+        try:
+            started = time.perf_counter()
+            state = self.agent.transfer(handle)
+            while state == "PROC" and time.perf_counter() - started < READ_S:
+                state = self.agent.check_xfer_state(handle)
+            seconds = time.perf_counter() - started
+        finally:
+            self.agent.release_xfer_handle(handle)
+        if state != "DONE":
+            raise LabError(f"NIXL 没有读完（{state}，{seconds:.0f} s）", remedy="看 UCX 的日志")
+        return seconds
+
+    def _pieces(self, side: tuple[int, int], size: int, numbers: Iterable[int]) -> Any:
+        address, place = side
+        found = [(address + number * size, size, place) for number in numbers]
+        return self.agent.get_xfer_descs(found, self.kind)
 
 
-def _read(agent: Any, here: Any, there: Any, peer: str) -> float:
-    handle = agent.initialize_xfer("READ", here, there, peer)
-    try:
-        started = time.perf_counter()
-        state = agent.transfer(handle)
-        while state == "PROC" and time.perf_counter() - started < READ_S:
-            state = agent.check_xfer_state(handle)
-        seconds = time.perf_counter() - started
-    finally:
-        agent.release_xfer_handle(handle)
-    if state != "DONE":
-        raise LabError(f"NIXL 没有读完（{state}，{seconds:.0f} s）", remedy="看 UCX 的日志")
-    return seconds
+def _reader(owner: "_Owner", device: str, size: int) -> _Reader:
+    torch = load_torch()
+    _use(device)
+    agent = _agent("reader")
+    memory = torch.zeros(size // WORD, dtype=torch.int64, device=device)
+    agent.register_memory(memory)
+    return _Reader(
+        agent, memory, agent.add_remote_agent(owner.metadata), _place_of(memory),
+        (owner.address, owner.place), "DRAM" if device == "cpu" else "VRAM",
+    )  # fmt: skip
 
 
 def compare(memory: Any, pieces: int, size: int) -> None:
@@ -171,9 +197,9 @@ def _own(connection: Connection, device: str, size: int) -> None:
     _use(device)
     memory = torch.arange(size // WORD, dtype=torch.int64, device=device)
     _settle(device)
-    agent = _agent(_nixl(), "owner")
+    agent = _agent("owner")
     agent.register_memory(memory)
-    connection.send((agent.get_agent_metadata(), memory.data_ptr(), max(memory.get_device(), 0)))
+    connection.send((agent.get_agent_metadata(), *_place_of(memory)))
     try:
         while connection.recv():
             _work(device)
@@ -188,7 +214,7 @@ def _work(device: str) -> None:
     matrix = torch.ones(2048, 2048, dtype=torch.bfloat16, device=device)
     until = time.perf_counter() + WORK_S
     while time.perf_counter() < until:
-        matrix @ matrix
+        torch.mm(matrix, matrix)
         _settle(device)
 
 
@@ -202,15 +228,17 @@ def _settle(device: str) -> None:
         load_torch().cuda.synchronize(device)
 
 
-def _agent(nixl: Any, name: str) -> Any:
-    return nixl.nixl_agent(name, nixl.nixl_agent_config(num_threads=THREADS))
+def _place_of(memory: Any) -> tuple[int, int]:
+    """Its address and its device's number, which is 0 for the host."""
+    return memory.data_ptr(), max(memory.get_device(), 0)
 
 
-def _nixl() -> Any:
+def _agent(name: str) -> Any:
     try:
-        return import_module("nixl")
+        nixl = import_module("nixl")
     except ImportError as missing:
         raise LabError("引擎的环境里没有 nixl", remedy="装 versions.toml 里的 vLLM") from missing
+    return nixl.nixl_agent(name, nixl.nixl_agent_config(num_threads=THREADS))
 
 
 if __name__ == "__main__":
