@@ -71,9 +71,14 @@ def test_the_phase_is_the_last_one_reached():
 
 def test_of_several_engines_the_one_that_is_least_far_counts():
     up_to_kv_cache = log("ready").partition("init engine")[0]
-    assert phase(log("ready") + up_to_kv_cache) == "分配 KV cache"
-    assert phase(up_to_kv_cache + log("ready")) == "分配 KV cache"
-    assert phase(log("ready") + log("ready")) == "就绪"
+    assert phase(log("ready"), up_to_kv_cache) == "分配 KV cache"
+    assert phase(up_to_kv_cache, log("ready")) == "分配 KV cache"
+    assert phase(log("ready"), log("ready")) == "就绪"
+    assert phase(log("ready"), '{"listening": "http://127.0.0.1:8000"}') == "就绪", "the router's"
+
+
+def test_a_start_that_failed_before_does_not_hold_an_engine_back():
+    assert phase(log("too_little_memory") + log("ready")) == "就绪"
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ def engine_services(compose: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(each for each in found if each != LAB_SERVICE)
 
 
-def engine_log(compose: tuple[str, ...]) -> str:
-    """The whole logs of the engine's containers, one after the other; empty when there are none."""
-    return "".join(map(_log, _containers(compose, engine_services(compose))))
+def engine_logs(compose: tuple[str, ...]) -> list[str]:
+    """The whole log of each of the engine's containers."""
+    return [_log(each) for each in _containers(compose, engine_services(compose))]
 
 
 def engine_exit_code(compose: tuple[str, ...]) -> int | None:

@@ -186,7 +186,7 @@ class RunningDeployment:
     def starting(self) -> Starting:
         """What there is to look at while it starts, and after it has ended."""
         log = self.recipe.log
-        return Starting(self.url, self.log_text, self.exit_code, log, self.recipe.config)
+        return Starting(self.url, self.log_texts, self.exit_code, log, self.recipe.config)
 
     def exit_code(self) -> int | None:
         """Of the first process that has ended; None while all run."""
@@ -206,8 +206,12 @@ class RunningDeployment:
 
     def log_text(self) -> str:
         """The logs of workers and router, one after another."""
+        return "\n".join(self.log_texts())
+
+    def log_texts(self) -> list[str]:
+        """The logs of workers and router."""
         logs = [engine.log_text() for engine in self.engines.values()]
-        return "\n".join([*logs, startup_log.read(self.recipe.log)])
+        return [*logs, startup_log.read(self.recipe.log)]
 
     def stop(self) -> None:
         """End the router and all workers; they may have ended already."""

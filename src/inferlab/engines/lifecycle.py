@@ -128,10 +128,14 @@ def down() -> Session | None:
 
 
 def engine_log(found: Session) -> str:
-    """The engine's log so far."""
+    """The engine's log so far; of several engines and their router one after another."""
     if found.launcher == "compose" and compose.is_running(found.compose):
-        return compose.engine_log(found.compose)
-    return "\n".join(map(startup_log.read, found.logs))
+        return "".join(compose.engine_logs(found.compose))
+    return "\n".join(_native_logs(found))
+
+
+def _native_logs(found: Session) -> list[str]:
+    return [startup_log.read(log) for log in found.logs]
 
 
 def report(found: Session) -> startup_log.StartupReport:
@@ -198,7 +202,7 @@ def _start_containers(
         compose.start_engine(command, compose.environment(choice.engine, choice.model, settings))
     except LabError:
         # Engines behind a router: Compose waits for them, and does not say why one ended.
-        code, log = compose.first_exit_code(command), compose.engine_log(command)
+        code, log = compose.first_exit_code(command), "".join(compose.engine_logs(command))
         if code and log:
             raise failure(_starting(new), log, code) from None
         raise
@@ -253,14 +257,14 @@ def _with_processes(new: Session, running: RunningDeployment) -> Session:
 
 def _starting(started: Session) -> Starting:
     if started.launcher == "compose":
-        read_log = partial(compose.engine_log, started.compose)
+        read_logs = partial(compose.engine_logs, started.compose)
         exit_code = partial(compose.engine_exit_code, started.compose)
     else:
-        read_log = partial(engine_log, started)
+        read_logs = partial(_native_logs, started)
         exit_code = partial(first_exit_code, started.engines.values())
     return Starting(
         base_url=started.api_url,
-        read_log=read_log,
+        read_logs=read_logs,
         exit_code=exit_code,
         log=Path(started.log),
         config=_configuration(started),
@@ -317,7 +321,7 @@ def _stop_after(error: BaseException) -> None:
     if found and found.launcher == "compose":
         path = Path(found.log)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(compose.engine_log(found.compose), encoding="utf-8")
+        path.write_text("".join(compose.engine_logs(found.compose)), encoding="utf-8")
     try:
         down()
     except LabError as second:

@@ -19,14 +19,14 @@ class Starting:
     """An engine that was started and does not answer yet.
 
     Attributes:
-        read_log: gives the log so far.
+        read_logs: gives the logs so far: the engine's, or those of workers and router.
         exit_code: gives None while the engine lives.
         log: where the log lies, or will lie after a failure.
         config: the engine's YAML.
     """
 
     base_url: str
-    read_log: Callable[[], str]
+    read_logs: Callable[[], list[str]]
     exit_code: Callable[[], int | None]
     log: Path
     config: Path
@@ -48,11 +48,12 @@ def wait_until_answering(
     seen = ""
     while True:
         exit_code = starting.exit_code()
-        log = starting.read_log()
+        logs = starting.read_logs()
+        log = "\n".join(logs)
         now = time.monotonic()
         if log != seen:
             seen, changed = log, now
-        on_progress(startup_log.phase(log), now - began)
+        on_progress(startup_log.phase(*logs), now - began)
         hangs = now - changed > stall_s or startup_log.waits_for_ever(log)
         if exit_code is not None or hangs:
             raise failure(starting, log, exit_code)

@@ -202,15 +202,14 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def phase(log: str) -> str:
-    """The last start-up phase that the log has reached, in Chinese.
+def phase(*logs: str) -> str:
+    """The last start-up phase that an engine's log has reached, in Chinese.
 
-    Of several engines' logs, one after the other, that of the engine which is least far.
+    Of several engines, that of the one which is least far; a log that names none does not count (a
+    router's).
     """
-    first = _PHASES[0][0]
-    before, *engines = log.split(first)
-    reached = min(map(_phases_reached, [first + each for each in engines] or [before]))
-    return _PHASES[reached - 1][1] if reached else "启动 Python"
+    reached = [number for number in map(_phases_reached, logs) if number]
+    return _PHASES[min(reached) - 1][1] if reached else "启动 Python"
 
 
 def _phases_reached(log: str) -> int:

@@ -108,7 +108,9 @@ class TemporaryEngine:
     def starting(self) -> Starting:
         """What there is to look at while it starts, and after it has ended."""
         recipe = self.recipe
-        return Starting(self.url, self.log_text, self.leader.exit_code, recipe.log, recipe.config)
+        return Starting(
+            self.url, lambda: [self.log_text()], self.leader.exit_code, recipe.log, recipe.config
+        )
 
     def wait(self, limit_s: float) -> "TemporaryEngine":
         """As the function `awaited`."""
