@@ -29,17 +29,22 @@ def device_to_device(kib: int, repeats: int, source: int = 0, target: int = 1) -
     return Series("device_to_device", "byte/s", [kib * KIB / each for each in seconds], labels)
 
 
-def measure(device: str, repeats: int = 5) -> Iterator[Series]:
-    """All sizes, in both directions.
-
-    Raises:
-        LabError: there are not two GPUs, or they cannot reach each other's memory.
-    """
+def require_two_gpus(device: str) -> None:
+    """Raise a LabError when there are not two GPUs, or they cannot reach each other's memory."""
     torch = load_torch()
     if device != "cuda" or torch.cuda.device_count() < 2:
         raise LabError("只有一块 GPU，量不了 GPU 之间的链路", remedy="在有两块 GPU 的机器上测")
     if not torch.cuda.can_device_access_peer(0, 1):
         raise LabError("两块 GPU 不能互访显存", remedy="nvidia-smi topo -p2p r 看原因")
+
+
+def measure(device: str, repeats: int = 5) -> Iterator[Series]:
+    """All sizes, in both directions.
+
+    Raises:
+        LabError: as `require_two_gpus`.
+    """
+    require_two_gpus(device)
     for kib in COPY_KIB:
         yield device_to_device(kib, repeats)
         yield device_to_device(kib, repeats, 1, 0)

@@ -21,6 +21,7 @@ from typing import Any
 
 from inferlab.errors import LabError
 from inferlab.hardware.experiment import run
+from inferlab.hardware.link import require_two_gpus
 from inferlab.hardware.timing import Series, load_torch
 
 # Without a link between GPUs UCX does not read over CUDA IPC unless told; it takes TCP.
@@ -41,10 +42,9 @@ def measure(device: str, repeats: int = 5) -> Iterator[Series]:
     """GPU 1 reads GPU 0's memory, as the lab's decode worker does.
 
     Raises:
-        LabError: there are not two GPUs.
+        LabError: there are not two GPUs, or they cannot reach each other's memory.
     """
-    if device != "cuda" or load_torch().cuda.device_count() < 2:
-        raise LabError("只有一块 GPU，量不了 GPU 之间的读", remedy="在有两块 GPU 的机器上测")
+    require_two_gpus(device)
     yield from reads("cuda:0", "cuda:1", BLOCKS, BLOCK_BYTES, repeats)
 
 
