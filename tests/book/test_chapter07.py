@@ -128,11 +128,13 @@ def test_without_records_the_orders_say_what_is_missing(monkeypatch: pytest.Monk
 def test_what_the_router_adds_is_told_for_one_hop_and_for_two() -> None:
     rows = chapter07_records.router_alone().data.splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[1] for row in cells] == ["一个副本", "P 和 D"] * 3
-    record = store.find("chapter07/pd", "router_null", "amd-epyc")
-    two_hops = record.one("ttft_added_ms", load="one at a time", path="pd")
-    assert cells[1][2].startswith(f"{two_hops.mean:.1f}（")
-    assert two_hops.mean > record.one("ttft_added_ms", load="one at a time", path="router").mean
+    assert [row[2] for row in cells] == ["一个副本", "P 和 D"] * 6
+    assert [row[0] for row in cells] == ["16 核"] * 6 + ["2 核"] * 6
+    for device, row in (("h200", cells[1]), ("amd-epyc", cells[7])):
+        record = store.find("chapter07/pd", "router_null", device)
+        two_hops = record.one("ttft_added_ms", load="one at a time", path="pd")
+        assert row[3].startswith(f"{two_hops.mean:.1f}（")
+        assert two_hops.mean > record.one("ttft_added_ms", load="one at a time", path="router").mean
 
 
 def fault_record(**faults: dict[str, list[float]]) -> Record:
@@ -208,6 +210,42 @@ def test_a_ladder_that_was_too_low_settles_nothing(monkeypatch: pytest.MonkeyPat
         known["goodput_long_prompt"] = ladders(a, b)
         assert "未定" in chapter07_records.goodput(*qwen).data
         assert chapter07_records.measured_gains(0.025) == {}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "a", "b", "told"),
+    [
+        ("A faster", {}, BROKEN, "不详–1.02 | A 更好"),
+        ("A faster", BROKEN, {}, "0.90–不详 | 未定：有一轮没有爬到头"),
+        ("B faster", BROKEN, {}, "0.90–不详 | B 更好"),
+        ("B faster", {}, BROKEN, "不详–1.02 | 未定：有一轮没有爬到头"),
+    ],
+)
+def test_a_bound_tells_what_its_known_end_tells(
+    monkeypatch: pytest.MonkeyPatch, verdict: str, a, b, told: str
+) -> None:
+    record = ladders(a, b)
+    said = record.comparisons[0].model_copy(update={"verdict": verdict})
+    known = {"goodput_long_prompt": record.model_copy(update={"comparisons": [said]})}
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    [row] = chapter07_records.goodput(known_shape("qwen3-8b"), h200_ceilings()).data.splitlines()[
+        2:
+    ]
+    assert row.endswith(f"| {told} |")
+
+
+def test_nixl_alone_stands_beside_the_engines_handover(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = store.find("chapter07/pd", "nixl_read", "h200")
+    rows = chapter07_records.nixl_against_the_link(data).data.splitlines()[2:]
+    shares = [[float(cell.strip(" %")) for cell in row.split("|")[3:-1]] for row in rows]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "1,024", "4,096", "8,192", "16,384", "30,000",
+    ]  # fmt: skip
+    for idle, work, pieces, fresh, used in shares:
+        assert pieces < work and fresh <= work and used <= work, "the engine adds to NIXL's time"
+        assert abs(idle - work) < 5
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
+    assert "--only link,handover" in chapter07_records.nixl_against_the_link(data).data
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.records import store
 from inferlab.records.experiments import read_plan
-from inferlab.records.goodput_ab import CAPACITY
+from inferlab.records.goodput_ab import CAPACITY, with_capacities
 from inferlab.records.schema import Figure, Record
 from inferlab.repository import labs, root
 
@@ -185,26 +186,43 @@ def test_a_ratio_within_a_record_is_taken_repeat_by_repeat(
     assert list(finding.measured) == ["rate（continuous ÷ static）"]
 
 
-@pytest.mark.parametrize(("last", "verdict"), [(0.3, "推翻"), (1.0, "无法比较")])
-def test_a_lower_bound_of_goodput_is_judged_by_nobody(
-    tmp_path: Path, last: float, verdict: str
+BOTH, TOP_HELD, LOWEST_FAILED = (0.95, 0.3), (0.97, 0.95), (0.8, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("shares_a", "shares_b", "ends", "verdict"),
+    [
+        (BOTH, BOTH, (1.0, 1.0), "推翻"),
+        (BOTH, TOP_HELD, (5 / 4.1, inf), "证实"),
+        (BOTH, LOWEST_FAILED, (0.0, 4 / 4.1), "推翻"),
+        (TOP_HELD, BOTH, (0.0, 4.1 / 5), "推翻"),
+        (LOWEST_FAILED, BOTH, (4.1 / 4, inf), "无法比较"),
+        (TOP_HELD, TOP_HELD, (0.0, inf), "无法比较"),
+    ],
+)
+def test_a_bound_of_goodput_is_judged_on_the_side_that_is_known(
+    tmp_path: Path, shares_a, shares_b, ends: tuple[float, float], verdict: str
 ) -> None:
     pattern = store.find("chapter07/pd", "goodput_long_prompt", "h200")
+    whole = next(run for run in pattern.runs if run.goodput)
     runs = [
-        run.model_copy(update={"goodput": run.goodput.model_copy(update={"share": share})})
-        for run in pattern.runs
-        if run.goodput and (share := 1.0 if run.labels["rate_per_s"] < 4.5 else last)
-    ]
-    figures = [Figure.from_series(Series(CAPACITY, "req/s", values, {"side": side}))
-               for side, values in (("A", [4.0, 4.1]), ("B", [3.9, 4.0]))]  # fmt: skip
-    changes = {"experiment": "load", "runs": runs, "figures": figures}
-    path = store.save(pattern.model_copy(update=changes), tmp_path)
+        whole.model_copy(update={
+            "labels": {"side": side, "rate_per_s": rate}, "repeat": number,
+            "goodput": whole.goodput.model_copy(update={"share": share}),
+        })
+        for side, shares in (("A", shares_a), ("B", shares_b))
+        for number in range(2)
+        for rate, share in zip((4.0, 5.0), shares, strict=True)
+    ]  # fmt: skip
+    changes = {"experiment": "load", "runs": runs}
+    path = store.save(with_capacities(pattern.model_copy(update=changes)), tmp_path)
     finding = judge(
         ratio_claim(name=CAPACITY, over={"side": "B"}, under={"side": "A"}),
         Records(path.parents[2], "chapter07/pd"),
     )
     assert finding.verdict == verdict, finding.reason
-    assert ("只是个界限" in finding.reason) is (verdict == "无法比较")
+    [ratio] = finding.measured.values()
+    assert (ratio.low, ratio.high) == pytest.approx(ends, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from inferlab.records.benchmark import Outcome
 from inferlab.records.goodput_ab import (
     CAPACITY,
     Bracket,
+    OpenEnds,
     next_rung,
+    open_ends,
     run_ladders,
     settled,
     with_capacities,
@@ -54,6 +56,19 @@ def test_each_round_climbs_to_the_knee_and_later_ones_begin_there():
     notes = record.parameters
     assert (notes["lower_bound_a"], notes["lower_bound_b"]) == (False, True)
     assert not settled(record)
+    assert open_ends(record) == OpenEnds(low=False, high=True), "B may be better still"
+
+
+def test_the_first_round_begins_in_the_middle_of_the_ladder():
+    plan = Plan(Workload(output=Lengths(2)), arrival="constant", requests=12, duration_s=0)
+    ladder = tuple(Level(rate_per_s=rate) for rate in (10, 20, 40, 80))
+    with null_server(ttft_ms=1) as quick, null_server(ttft_ms=100) as late:
+        a = Bench(quick.endpoint(), plan, ladder, repeats=2, slo=Slo(ttft_ms=60))
+        pair = Ab(a, replace(a, endpoint=late.endpoint()))
+        runs = run_ladders(pair, both_grounds(pair)).runs
+    rates = {side: [run.labels["rate_per_s"] for run in runs
+                    if (run.labels["side"], run.repeat) == (side, 0)] for side in "AB"}  # fmt: skip
+    assert rates == {"A": [20, 40, 80], "B": [20, 10]}, "up while it holds, down until it does"
 
 
 def test_an_unfinished_ladder_is_left_out():
@@ -66,6 +81,7 @@ def test_an_unfinished_ladder_is_left_out():
         record = ladders_record(pair, runs[:-1])
     assert [len(figure.values) for figure in record.select(CAPACITY)] == [1, 1]
     assert record.comparisons == []
+    assert not settled(record.model_copy(update={"runs": runs[:1]})), "no round was finished"
 
 
 def test_what_is_sent_in_the_ramp_does_not_count():
@@ -143,7 +159,9 @@ def test_bounds_and_growth_are_noted():
     notes = found.parameters
     assert (notes["upper_bound_b"], notes["lower_bound_a"]) == (True, False)
     assert (notes["growing_where_held_a"], notes["growing_where_held_b"]) == (2, 0)
-    assert not settled(found)
+    assert open_ends(found) == OpenEnds(low=True, high=False), "B's rate may be lower still"
+    turned = record(run_at(20, 0.6), *(run_at(r, s, side="B") for r, s in ((20, 1), (200, 0.2))))
+    assert open_ends(turned) == OpenEnds(low=False, high=True), "A's rate may be lower still"
     assert [figure.values for figure in found.select(CAPACITY)][1] == [20, 20]
     both = record(*a, run_at(20, 1.0, side="B"), run_at(200, 0.6, side="B"))
     assert settled(both)

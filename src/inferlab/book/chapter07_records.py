@@ -1,6 +1,6 @@
 """Chapter 7's records as its notebook shows them: each a picture or a table."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from IPython.display import Markdown
@@ -16,9 +16,9 @@ from inferlab.plots.handover import STATES
 from inferlab.plots.handover import handover as handover_picture
 from inferlab.plots.interference import interference as interference_picture
 from inferlab.plots.tables import table
-from inferlab.records.goodput_ab import CAPACITY, settled
+from inferlab.records.goodput_ab import CAPACITY, OpenEnds, open_ends, settled
 from inferlab.records.rooflines import describe
-from inferlab.records.schema import Figure, Record
+from inferlab.records.schema import Comparison, Figure, Record
 
 LAB = "chapter07/pd"
 K = TypeVar("K", bound=Hashable)
@@ -106,6 +106,29 @@ def against_the_link(record: Record) -> Markdown:
     return table(heads, rows)
 
 
+def nixl_against_the_link(record: Record) -> Markdown:
+    """The rate of NIXL's reads without the engines, and of the handover, as shares of the link's.
+
+    In one piece, with GPUs that were idle or at work before; with every block a piece of its own.
+    """
+    link, handover = link_bytes_per_s(), _H200.find("handover")
+    if not link or not handover:
+        return _H200.missing(["link", "handover"])
+    alone = {(f.labels["bytes"], f.labels["pieces"], f.labels["before"]): f.mean / link
+             for f in record.select("nixl_read")}  # fmt: skip
+    rows = []
+    for moved in handover.select("handover_bytes", cache="fresh"):
+        size, prompt = int(moved.mean), moved.labels["prompt"]
+        most = max(pieces for read, pieces, _ in alone if read == size)
+        reads = (alone[size, 1, "idle"], alone[size, 1, "work"], alone[size, most, "work"])
+        engine = (handover.one("handover_bytes_per_s", prompt=prompt, cache=cache).mean / link
+                  for cache in STATES)  # fmt: skip
+        rows.append((f"{prompt:,}", size / 1e6, *(f"{share:.0%}" for share in (*reads, *engine))))
+    heads = ["prompt", "MB", "NIXL，一片，GPU 闲着", "NIXL，一片，GPU 刚忙过", "NIXL，每块一片",
+             *(f"引擎里{told}" for told in STATES.values())]  # fmt: skip
+    return table(heads, rows)
+
+
 def _prompt(figure: Figure) -> str:
     return f"{figure.labels['prompt']:,}{STATES.get(str(figure.labels.get('cache')), '')}"
 
@@ -180,35 +203,32 @@ def _interference(names: Mapping[str, str]) -> Drawing | Markdown:
 
 
 def router_alone() -> Markdown:
-    """What the router adds before null servers: of the CPU record that this repository has."""
-    return _CPU.shown("router_null", _router_added)
+    """What the router adds before null servers: of the records of an H200's host and of two
+    cores."""
+    records = [record for each in (_H200, _CPU) if (record := each.find("router_null"))]
+    if not records:
+        return _CPU.missing(["router_null"])
+    heads = ["机器", "负载", "路由后面", "TTFT 多 ms（95 %）", "输出吞吐 ÷ 直接问（95 %）",
+             "路由的 CPU，ms/token"]  # fmt: skip
+    return table(heads, [row for record in records for row in _router_added(record)])
 
 
-def _router_added(record: Record) -> Markdown:
-    rows = []
+def _router_added(record: Record) -> Iterator[tuple[object, ...]]:
+    host = f"{record.host.cpu.usable_cores} 核" if record.host else "不详"
     for load, told in NULL_LOADS.items():
         for path, behind in BEHIND.items():
             added, ratio, cpu = (
                 record.one(name, load=load, path=path)
                 for name in ("ttft_added_ms", "throughput_ratio", "router_cpu_ms_per_token")
             )
-            rows.append(
-                (
-                    told,
-                    behind,
-                    f"{added.mean:.1f}（{added.low:.1f} 到 {added.high:.1f}）",
-                    f"{ratio.mean:.3f}（{ratio.low:.3f}–{ratio.high:.3f}）",
-                    cpu.mean,
-                )
+            yield (
+                host,
+                told,
+                behind,
+                f"{added.mean:.1f}（{added.low:.1f} 到 {added.high:.1f}）",
+                f"{ratio.mean:.3f}（{ratio.low:.3f}–{ratio.high:.3f}）",
+                cpu.mean,
             )
-    heads = [
-        "负载",
-        "路由后面",
-        "TTFT 多 ms（95 %）",
-        "输出吞吐 ÷ 直接问（95 %）",
-        "路由的 CPU，ms/token",
-    ]
-    return table(heads, rows)
 
 
 def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
@@ -220,16 +240,30 @@ def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:
         for each in record.comparisons if record else ():
             if record and each.name == CAPACITY:
                 found = [record.one(CAPACITY, side=side) for side in "AB"]
-                said = VERDICTS[each.verdict] if settled(record) else "未定：有一轮没有爬到头"
+                ends = open_ends(record)
                 predicted = predicted_gain(shape, ceilings, prompt, output, tpot_s)
                 rows.append((f"{label}：{prompt:,} 进 {output:,} 出", len(found[0].values),
                              *(side.mean for side in found), predicted, each.ratio,
-                             f"{each.low:.2f}–{each.high:.2f}", said))  # fmt: skip
+                             _interval(each, ends), _verdict(each, ends)))  # fmt: skip
     if not rows:
         return _H200.missing(GOODPUT)
     heads = ["负载", "轮", "两个副本 A，req/s", "1P1D B，req/s", "预测 B ÷ A", "实测 B ÷ A",
              "区间（95 %）", "结论"]  # fmt: skip
     return table(heads, rows)
+
+
+def _interval(gain: Comparison, ends: OpenEnds) -> str:
+    low = "不详" if ends.low else f"{gain.low:.2f}"
+    high = "不详" if ends.high else f"{gain.high:.2f}"
+    return f"{low}–{high}"
+
+
+def _verdict(gain: Comparison, ends: OpenEnds) -> str:
+    """What the comparison says, where the end of the interval that it hangs on is known."""
+    stands = {"A faster": not ends.high, "B faster": not ends.low}
+    if stands.get(gain.verdict, ends == OpenEnds()):
+        return VERDICTS[gain.verdict]
+    return "未定：有一轮没有爬到头"
 
 
 def measured_gains(tpot_s: float) -> dict[tuple[int, int], float]:

@@ -12,7 +12,7 @@ from inferlab.book.chapter03 import known_shape
 from inferlab.errors import LabError
 from inferlab.measure.statistics import Interval, mean_interval, ratio_interval
 from inferlab.records import store
-from inferlab.records.goodput_ab import CAPACITY, settled
+from inferlab.records.goodput_ab import CAPACITY, OpenEnds
 from inferlab.records.rooflines import LayerPoint, layer_points
 from inferlab.records.schema import Figure, Record
 
@@ -50,10 +50,8 @@ class Records:
         """The one figure of that name and those labels.
 
         Raises:
-            LabError: there is none, or there are several, or it is a bound only.
+            LabError: there is none, or there are several.
         """
-        if name == CAPACITY and not settled(self.read(experiment)):
-            raise LabError(f"{experiment} 里有一轮没有爬到头，goodput 只是个界限")
         try:
             return self.read(experiment).one(name, **labels)
         except KeyError:
@@ -92,19 +90,22 @@ def compute_over_bandwidth(records: Records, where: Where) -> Interval:
 
 def figure_value(records: Records, where: Where) -> Interval:
     """A figure as it stands: `experiment`, `name`, and the labels that select it."""
-    return mean_interval(_figure(records, where).values)
+    found = mean_interval(_figure(records, where).values)
+    return _open_ends(records, where).opened(found)
 
 
 def figure_ratio(records: Records, where: Where) -> Interval:
     """One figure ÷ another of the same `name`: what differs stands under `over` and `under`.
 
     Either may name its own `experiment`. Repeats of one record are paired, of two they are not.
+    Where a goodput is a bound only, that end of the interval is open.
     """
     common = {key: value for key, value in where.items() if key not in ("over", "under")}
     over, under = ({**common, **where[side]} for side in ("over", "under"))
     paired = over["experiment"] == under["experiment"]
     above, below = _figure(records, over).values, _figure(records, under).values
-    return ratio_interval(above, below, paired=paired)
+    ends = _open_ends(records, over).over(_open_ends(records, under))
+    return ends.opened(ratio_interval(above, below, paired=paired))
 
 
 def figure_gap(records: Records, where: Where) -> Interval:
@@ -121,6 +122,12 @@ def figure_gap(records: Records, where: Where) -> Interval:
 
 def _inverse(value: float) -> float:
     return 1 / value if value else inf
+
+
+def _open_ends(records: Records, where: Where) -> OpenEnds:
+    if where["name"] != CAPACITY:
+        return OpenEnds()
+    return OpenEnds.of(records.read(where["experiment"]), where["side"])
 
 
 def _figure(records: Records, where: Where) -> Figure:

@@ -5,17 +5,19 @@ requests meet it. Both sides climb one ladder of rates with the same seeds, in r
 does not hold; between the last that did and that one the rate is interpolated. Answers counted
 inside a window would scatter more: what is in flight at its ends comes and goes with the arrivals.
 
-In later rounds a side begins where it was last seen to hold, so that time goes to the knee; where
-that no longer holds, it goes down until one does.
+A side begins in the middle of the ladder, in later rounds where it was last seen to hold, so that
+time goes to the knee; where that does not hold, it goes down until one does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from inferlab.errors import UsageError
 from inferlab.hardware.timing import Series
+from inferlab.measure.statistics import Interval
 from inferlab.records.ab import Ab, Sides, compared, in_turn
 from inferlab.records.benchmark import Outcome, collect, take
 from inferlab.records.figures import figures_of
@@ -126,17 +128,49 @@ def with_capacities(record: Record) -> Record:
     })  # fmt: skip
 
 
+@dataclass(frozen=True)
+class OpenEnds:
+    """Ends of an interval that mean nothing, because a round found a bound of the rate only.
+
+    Where not even the lowest rate held, the capacity counts as that rate: the values are too high,
+    and so is the interval's lower end, while the upper one stands.
+    """
+
+    low: bool = False
+    high: bool = False
+
+    @classmethod
+    def of(cls, record: Record, side: str) -> "OpenEnds":
+        """Of one side's capacity; a side without a finished round knows neither end."""
+        found = _brackets(record.runs, _share_asked(record))[side]
+        if not found:
+            return cls(True, True)
+        return cls(any(not k.held for k in found), any(not k.broke for k in found))
+
+    def over(self, below: "OpenEnds") -> "OpenEnds":
+        """Of this capacity divided by another."""
+        return OpenEnds(self.low or below.high, self.high or below.low)
+
+    def opened(self, interval: Interval) -> Interval:
+        """The interval that is surely known."""
+        return replace(
+            interval,
+            low=0.0 if self.low else interval.low,
+            high=inf if self.high else interval.high,
+        )
+
+
+def open_ends(record: Record) -> OpenEnds:
+    """Of B's capacity ÷ A's."""
+    return OpenEnds.of(record, "B").over(OpenEnds.of(record, "A"))
+
+
 def settled(record: Record) -> bool:
     """Whether each climb of a record found a rate that its side holds and one that it does not.
 
     Not settled: a record without a round that both sides climbed to the end.
     """
-    brackets = [
-        bracket
-        for side in _brackets(record.runs, _share_asked(record)).values()
-        for bracket in side
-    ]
-    return bool(brackets) and all(bracket.held and bracket.broke for bracket in brackets)
+    return open_ends(record) == OpenEnds()
 
 
 def _share_asked(record: Record) -> float:
@@ -168,9 +202,12 @@ def _notes(brackets: dict[str, list[Bracket]]) -> dict[str, Any]:
 
 
 def _first_rung(ladder: Sequence[Level], runs: Sequence[Run], side: str, share: float) -> Level:
-    """Where the side begins a round: at the last rate below its last knee, at first the lowest."""
+    """Where the side begins a round: at the last rate below its last knee, at first in the
+    middle."""
     climbs = {number: climb for (who, number), climb in _climbs(runs).items() if who == side}
-    knee_per_s = Bracket.of(climbs[max(climbs)], share).rate_per_s if climbs else 0.0
+    if not climbs:
+        return ladder[(len(ladder) - 1) // 2]
+    knee_per_s = Bracket.of(climbs[max(climbs)], share).rate_per_s
     below = [level for level in ladder if level.rate_per_s <= knee_per_s]
     return below[-1] if below else ladder[0]
 
