@@ -10,10 +10,13 @@ from inferlab.engines.environments import python_of
 from inferlab.engines.temporary import Recipe
 from inferlab.engines.turns import Turns
 from inferlab.errors import LabError
+from inferlab.hardware.host import describe_host
 from inferlab.records import store
+from inferlab.records.provenance import device_of
 from inferlab.records.recording import record_lab
 from inferlab.records.schema import Record
-from inferlab.repository import root
+from inferlab.records.store import slug
+from inferlab.repository import root, state_dir
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -52,10 +55,17 @@ def records(paths: list[Path]) -> dict[str, Record]:
 
 def test_one_engine_serves_all_that_share_it_and_is_gone_after(tmp_path: Path):
     lab, out, said = lab_folder(tmp_path / "lab", *ENTRIES), tmp_path / "out", []
+    left = state_dir() / "unfinished" / slug(device_of(describe_host())) / "small" / "waves.json"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("of a process that was killed")
     found = records(
         record_lab("small", lab_folder=lab, folder=out, repeats=2, minutes=15, say=said.append)
     )
     assert not engines_running()
+    assert [line for line in said if str(left) in line] == [
+        f"上次没有测完，那时测到的在 {left}，这次会覆盖"
+    ]
+    assert not left.exists()
     assert sum(line.startswith("启动引擎") for line in said) == 1
     assert found.keys() == {"capacity", "bench", "grid", "waves"}
     assert any(line.startswith("broken 失败") for line in said), "it has no profiler"
@@ -96,12 +106,18 @@ def test_two_engines_take_turns_and_one_that_dies_leaves_what_was_measured(tmp_p
                 "load": LOAD | {"rates": [2, 4], "slo": {"ttft_ms": 20000}}},
     ]  # fmt: skip
     lab, said = lab_folder(tmp_path / "lab", *entries), []
+    unfinished = state_dir() / "unfinished"
+    kept: list[list[str]] = []
 
     def say(line: str) -> None:
         said.append(line)
         if line.startswith("  A，4 req/s，第 2"):
             for each in engines_running():
                 each.kill()
+        if line.startswith("  B，第 2"):
+            [half] = [store.load(path) for path in unfinished.rglob("small/ab.json")]
+            assert half.partial
+            kept.append([run.labels["side"] for run in half.runs])
 
     found = records(
         record_lab("small", lab_folder=lab, folder=tmp_path, repeats=2, minutes=15, say=say)
@@ -112,6 +128,8 @@ def test_two_engines_take_turns_and_one_that_dies_leaves_what_was_measured(tmp_p
     ab = found["ab"]
     assert ab.parameters["turns"] == "resident" and ab.parameters["interleaved"]
     assert [run.labels["side"] for run in ab.runs] == list("ABBA")
+    assert kept == [list("AB")], "two runs are on the disk when the third begins"
+    assert not list(unfinished.rglob("small/*.json")), "not any more, once the record is written"
     assert len(ab.comparisons) > 0
     ladder = found["ladder"]
     assert ladder.partial

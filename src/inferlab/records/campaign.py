@@ -25,6 +25,7 @@ from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
 from inferlab.records.telemetry import visible_gpus
 from inferlab.records.time_limits import Limits, Watchdog, terminated_like_interrupted
+from inferlab.repository import state_dir
 from inferlab.settings import Settings
 
 Say = Callable[[str], None]
@@ -178,7 +179,7 @@ class Campaign:
             lab=self.plan.name, experiment=experiment, turns=turns, model=self.recorded,
             repeats=self.repeats_of(experiment), command=self._command(experiment),
             description=self._described(experiment, turns),
-            deadline_s=self._deadline_s(experiment),
+            deadline_s=self._deadline_s(experiment), keep=self._keep_unfinished,
         )  # fmt: skip
 
     def _deadline_s(self, experiment: Experiment) -> float:
@@ -201,6 +202,8 @@ class Campaign:
     def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
         """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""
         self.say(f"测量 {experiment.id}（约 {experiment.minutes:g} 分钟以内）…")
+        if (left := self._place(_unfinished(), experiment)).is_file():
+            self.say(f"上次没有测完，那时测到的在 {left}，这次会覆盖")
         watchdog = Watchdog(self._deadline_s(experiment))
         try:
             with watchdog:
@@ -224,11 +227,26 @@ class Campaign:
     def _write(self, record: Record) -> None:
         path, problem = store.keep(record, store.path_of(record, self.folder))
         self.written.append(path)
+        store.path_of(record, _unfinished()).unlink(missing_ok=True)
         told = f"（不完整：{record.partial}）" if record.partial else ""
         self.say(f"已写入 {path}{told}{f'（{problem}）' if problem else ''}")
 
+    def _keep_unfinished(self, record: Record) -> None:
+        """Beside the published records: a whole one of an earlier time is not replaced by half."""
+        try:
+            store.save(record, _unfinished())
+        except LabError as error:
+            self.say(f"  {error}")
+
+    def _place(self, folder: Path, experiment: Experiment) -> Path:
+        """Where this machine's record of an experiment lies below a folder of records."""
+        device = store.slug(device_of(self.host))
+        return folder / device / self.plan.name / f"{experiment.id}.json"
+
     def _fail(self, experiment: Experiment, why: str) -> None:
         self.say(f"{experiment.id} 失败：{why}")
+        if (half := self._place(_unfinished(), experiment)).is_file():
+            self.say(f"  测到的在 {half}")
         self.failed.append(experiment.id)
 
     def _say_if_dead(self, turns: Turns) -> None:
@@ -269,8 +287,7 @@ class Campaign:
         """Whether a whole record of this description lies in the target folder; says so."""
         if self.again:
             return False
-        base = self.folder or store.results_folder()
-        place = base / store.slug(device_of(self.host)) / self.plan.name / f"{experiment.id}.json"
+        place = self._place(self.folder or store.results_folder(), experiment)
         if not place.is_file():
             return False
         try:
@@ -287,6 +304,11 @@ class Campaign:
         self.say(f"跳过 {experiment.id}：已有同样设置的记录 {place}（重测：--again）")
         self.skipped.append(experiment.id)
         return True
+
+
+def _unfinished() -> Path:
+    """Where the records of experiments that still run lie."""
+    return state_dir() / "unfinished"
 
 
 def groups(wanted: list[Experiment]) -> list[list[Experiment]]:

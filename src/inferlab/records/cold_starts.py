@@ -26,9 +26,15 @@ def run_cold_starts(job: Job) -> Record:
     """
     name = job.experiment.engines[0]
     load = job.load
-    watch = Bounded(job.deadline_s, job.turns.say)
     measured: list[tuple[Bench, Ground]] = []
     starts: list[dict[str, Any]] = []
+
+    def record(outcome: Outcome) -> Record:
+        differ = chosen_differently([each["kernels"] for each in starts])
+        extra = {"starts": starts, "kernels_chosen_differently": differ}
+        return told(job, as_record(*measured[0], outcome), extra)
+
+    watch = Bounded(job, record)
 
     def one(outcome: Outcome, number: int, folder: Path) -> None:
         level = load.levels[0]
@@ -50,7 +56,4 @@ def run_cold_starts(job: Job) -> Record:
                 finally:
                     job.turns.stop(name)
 
-    outcome = collect(body)
-    differ = chosen_differently([each["kernels"] for each in starts])
-    extra = {"starts": starts, "kernels_chosen_differently": differ}
-    return told(job, as_record(*measured[0], outcome), extra)
+    return record(collect(body))

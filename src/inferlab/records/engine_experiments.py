@@ -1,6 +1,6 @@
 """One experiment on one or two running engines, and the record that it becomes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -22,10 +22,11 @@ from inferlab.measure import (
 )
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
-from inferlab.records.benchmark import Stopped, as_record, run_bench, software
+from inferlab.records.benchmark import Outcome, Stopped, as_record, run_bench, software
 from inferlab.records.cold_starts import run_cold_starts
 from inferlab.records.goodput_ab import run_ladders, with_capacities
 from inferlab.records.jobs import (
+    UNFINISHED,
     Bounded,
     Job,
     bench_of,
@@ -66,22 +67,29 @@ def _bench(job: Job) -> Record:
     ground = ground_of(job, job.experiment.engines[0])
     bench = bench_of(job, ground)
     warm_up(bench)
-    outcome = run_bench(bench, ground, Bounded(job.deadline_s, job.turns.say))
-    return told(job, as_record(bench, ground, outcome))
+
+    def record(outcome: Outcome) -> Record:
+        return told(job, as_record(bench, ground, outcome))
+
+    return record(run_bench(bench, ground, Bounded(job, record)))
 
 
 def _pair(job: Job) -> Record:
     pair, grounds = _two_sides(job)
-    watch = Bounded(job.deadline_s, job.turns.say)
-    outcome = run_ab(pair, grounds, watch, _sides(job))
-    return told(job, ab_record(pair, grounds, outcome), _names(job))
+
+    def record(outcome: Outcome) -> Record:
+        return told(job, ab_record(pair, grounds, outcome), _names(job))
+
+    return record(run_ab(pair, grounds, Bounded(job, record), _sides(job)))
 
 
 def _ladders(job: Job) -> Record:
     pair, grounds = _two_sides(job)
-    watch = Bounded(job.deadline_s, job.turns.say)
-    outcome = run_ladders(pair, grounds, watch, _sides(job))
-    return told(job, with_capacities(ab_record(pair, grounds, outcome)), _names(job))
+
+    def record(outcome: Outcome) -> Record:
+        return told(job, with_capacities(ab_record(pair, grounds, outcome)), _names(job))
+
+    return record(run_ladders(pair, grounds, Bounded(job, record), _sides(job)))
 
 
 def _two_sides(job: Job) -> tuple[Ab, tuple[Ground, Ground]]:
@@ -114,23 +122,27 @@ def _series(job: Job) -> Record:
     shape = shape_of(ground, engine)
     ceilings, source = ceilings_of(ground, shape.dtype if shape else "bf16")
     notes: dict[str, Any] = {"limits": source, "gpus": ground.gpus}
+
+    def record(found: Sequence[Series], why: str) -> Record:
+        return told(job, Record(
+            lab=job.lab, experiment=job.experiment.id, device=device_of(ground.host),
+            command=job.command, repeats=job.repeats, seed=job.seed, partial=why, host=ground.host,
+            software=software(ground.engine.name, ground.engine.version), engine=ground.engine,
+            model=ground.model, parameters=job.experiment.given | notes,
+            figures=[Figure.from_series(each) for each in found], comparisons=_compared(found),
+        ))  # fmt: skip
+
     with marked_telemetry(ground.gpus) as marks:
         under = UnderTest(
             endpoint=ground.endpoint, options=engine.recipe.options(),
             shape=shape, ceilings=ceilings, repeats=job.repeats, seed=job.seed,
             mark=partial(job.mark, marks), notes=notes, workers=engine.urls(),
         )  # fmt: skip
-        found, why = _gather(_measured(job, engine, under))
+        measured = _measured(job, engine, under)
+        found, why = _gather(measured, lambda so_far: job.keep(record(so_far, UNFINISHED)))
     if marks.summary:
         notes["telemetry"] = marks.summary
-    record = Record(
-        lab=job.lab, experiment=job.experiment.id, device=device_of(ground.host),
-        command=job.command, repeats=job.repeats, seed=job.seed, partial=why, host=ground.host,
-        software=software(ground.engine.name, ground.engine.version), engine=ground.engine,
-        model=ground.model, parameters=job.experiment.given | notes,
-        figures=[Figure.from_series(each) for each in found], comparisons=_compared(found),
-    )  # fmt: skip
-    return told(job, record)
+    return record(found, why)
 
 
 def _measured(job: Job, engine: Engine, under: UnderTest) -> Iterable[Series]:
@@ -173,8 +185,13 @@ def _trace_folder(engine: Engine) -> Path:
     return root() / folder if folder else engine.recipe.log.parent
 
 
-def _gather(measured: Iterable[Series]) -> tuple[list[Series], str]:
+def _gather(
+    measured: Iterable[Series], keep: Callable[[Sequence[Series]], None]
+) -> tuple[list[Series], str]:
     """What was measured, and why it ended early (empty for the whole).
+
+    Args:
+        keep: takes what there is so far, after each series.
 
     Raises:
         LabError: nothing was measured.
@@ -184,6 +201,7 @@ def _gather(measured: Iterable[Series]) -> tuple[list[Series], str]:
     try:
         for each in measured:
             found.append(each)
+            keep(found)
     except (Exception, KeyboardInterrupt) as error:  # whatever it was: what was measured is kept
         if found:
             return found, _reason(error)

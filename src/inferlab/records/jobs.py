@@ -20,7 +20,7 @@ from inferlab.hardware.catalog import Dtype, find_gpu
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.workloads import Lengths
 from inferlab.records.against_ceilings import ceilings_record
-from inferlab.records.benchmark import Stopped
+from inferlab.records.benchmark import Outcome, Stopped
 from inferlab.records.experiments import Experiment
 from inferlab.records.load_plan import Load, parse_load
 from inferlab.records.one_run import Bench, Ground, Watch
@@ -34,10 +34,9 @@ from inferlab.repository import root
 
 REQUEST_LIMIT_S = 300.0
 MOST_WHOLE_RUNS = 20
+UNFINISHED = "没有测完"
 QUANTISED = "权重在加载时量化，形状按 bf16 计的上限不适用"
 WARM_UP_PLACES, WARM_UP_TOKENS = 8, 16
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Job:
         turns: the engines; each is started when it is first asked for.
         description: what makes two records the same measurement; goes into the record.
         deadline_s: on the monotonic clock; no run begins that would end after it.
+        keep: takes the record of what was measured so far, after each part: a machine that is taken
+            away does not let the process end first.
     """
 
     lab: str
@@ -58,6 +59,7 @@ class Job:
     command: str
     description: dict[str, Any] = field(default_factory=dict)
     deadline_s: float = inf
+    keep: Callable[[Record], None] = lambda record: None
 
     @property
     def seed(self) -> int:
@@ -81,17 +83,27 @@ class Job:
 
 
 class Bounded(Watch):
-    """Ends a benchmark before a run that would go beyond a deadline."""
+    """Ends a benchmark before a run that would go beyond the job's deadline.
 
-    def __init__(self, deadline_s: float, say: Say) -> None:
-        self.deadline_s = deadline_s
-        self.say = say
+    Args:
+        record: of what was measured so far, which the job keeps after each run.
+    """
+
+    def __init__(self, job: Job, record: Callable[[Outcome], Record]) -> None:
+        self.job = job
+        self.record = record
+        self.so_far = Outcome(partial=UNFINISHED)
 
     def started(self, title: str, requests: int, duration_s: float) -> None:
         """Watch: a run begins."""
-        if time.monotonic() + duration_s > self.deadline_s:
+        if time.monotonic() + duration_s > self.job.deadline_s:
             raise Stopped("到了时限，其余各次没有做")
-        self.say(f"  {title}")
+        self.job.turns.say(f"  {title}")
+
+    def ended(self, run: Run) -> None:
+        """Watch: a run ended."""
+        self.so_far.runs.append(run)
+        self.job.keep(self.record(self.so_far))
 
 
 def ground_of(job: Job, name: str) -> Ground:
