@@ -202,7 +202,7 @@ class Campaign:
     def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
         """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""
         self.say(f"测量 {experiment.id}（约 {experiment.minutes:g} 分钟以内）…")
-        if (left := self._place(_unfinished(), experiment)).is_file():
+        if (left := self._place(experiment, _unfinished())).is_file():
             self.say(f"上次没有测完，那时测到的在 {left}，这次会覆盖")
         watchdog = Watchdog(self._deadline_s(experiment))
         try:
@@ -238,14 +238,12 @@ class Campaign:
         except LabError as error:
             self.say(f"  {error}")
 
-    def _place(self, folder: Path, experiment: Experiment) -> Path:
-        """Where this machine's record of an experiment lies below a folder of records."""
-        device = store.slug(device_of(self.host))
-        return folder / device / self.plan.name / f"{experiment.id}.json"
+    def _place(self, experiment: Experiment, folder: Path | None) -> Path:
+        return store.place_of(device_of(self.host), self.plan.name, experiment.id, folder)
 
     def _fail(self, experiment: Experiment, why: str) -> None:
         self.say(f"{experiment.id} 失败：{why}")
-        if (half := self._place(_unfinished(), experiment)).is_file():
+        if (half := self._place(experiment, _unfinished())).is_file():
             self.say(f"  测到的在 {half}")
         self.failed.append(experiment.id)
 
@@ -287,7 +285,7 @@ class Campaign:
         """Whether a whole record of this description lies in the target folder; says so."""
         if self.again:
             return False
-        place = self._place(self.folder or store.results_folder(), experiment)
+        place = self._place(experiment, self.folder)
         if not place.is_file():
             return False
         try:

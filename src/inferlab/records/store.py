@@ -30,12 +30,12 @@ def results_folder() -> Path:
 
 def path_of(record: Record, folder: Path | None = None) -> Path:
     """Where a record belongs; `folder` replaces the repository's `results/`."""
-    return (
-        (folder or results_folder())
-        / slug(record.device)
-        / record.lab
-        / f"{record.experiment}.json"
-    )
+    return place_of(record.device, record.lab, record.experiment, folder)
+
+
+def place_of(device: str, lab: str, experiment: str, folder: Path | None = None) -> Path:
+    """Where a device's record of an experiment belongs, whether there is one or not."""
+    return (folder or results_folder()) / slug(device) / lab / f"{experiment}.json"
 
 
 def save(record: Record, folder: Path | None = None) -> Path:
@@ -63,11 +63,12 @@ def write(record: Record, target: Path) -> Path:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise LabError(
             f"写不了记录 {target}（{error.strerror}）", remedy="检查磁盘空间与权限"
         ) from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
     return target
 
 
@@ -125,7 +126,7 @@ def load(path: Path) -> Record:
 
 def find(lab: str, experiment: str, device: str) -> Record:
     """The record of one experiment on one device (`h200`, or the device's full name)."""
-    return load(root() / "results" / slug(device) / lab / f"{experiment}.json")
+    return load(place_of(device, lab, experiment))
 
 
 def devices(lab: str, experiment: str) -> list[str]:
