@@ -11,7 +11,7 @@ import pytest
 from IPython.display import Markdown
 
 from inferlab.arithmetic.separation import handover_bytes, handover_pieces
-from inferlab.book import chapter07_lab, chapter07_records, live
+from inferlab.book import chapter07_handover, chapter07_lab, chapter07_records, live
 from inferlab.book.chapter03 import known_shape
 from inferlab.book.chapter07 import h200_ceilings, predicted_gain
 from inferlab.book.shown_records import ShownRecords
@@ -98,23 +98,23 @@ def test_where_no_further_engine_can_run_the_rival_is_left_out(
 
 
 def test_the_h200_records_are_shown() -> None:
-    found = chapter07_records.shown("handover", chapter07_records.against_the_link)
+    found = chapter07_records.shown("handover", chapter07_handover.against_the_link)
     assert isinstance(found, Markdown) and "+0.0%" in found.data
-    drawing = chapter07_records.shown("handover", chapter07_records.handover)
+    drawing = chapter07_records.shown("handover", chapter07_handover.handover)
     assert not isinstance(drawing, Markdown) and len(drawing.axes) == 2
     assert not isinstance(chapter07_records.interference(), Markdown)
     assert not isinstance(chapter07_records.interference_on_one_gpu(), Markdown)
-    assert 3e11 < (chapter07_records.link_bytes_per_s() or 0) < 4.5e11
-    checked = chapter07_records.shown("transfer_check", chapter07_records.moved_by)
+    assert 3e11 < (chapter07_handover.link_bytes_per_s() or 0) < 4.5e11
+    checked = chapter07_records.shown("transfer_check", chapter07_handover.moved_by)
     assert isinstance(checked, Markdown) and "cuda_ipc/cuda" in checked.data
 
 
 def test_layers_side_by_side_are_fewer_pieces() -> None:
-    table = chapter07_records.orders([8192, 30000]).data
+    table = chapter07_handover.orders([8192, 30000]).data
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     pieces = {(row[0], row[1]): int(row[2].replace(",", "")) for row in rows}
-    assert len(pieces) == 2 * len(chapter07_records.ORDERS)
-    beside, apart = list(chapter07_records.ORDERS.values())[:2]
+    assert len(pieces) == 2 * len(chapter07_handover.ORDERS)
+    beside, apart = list(chapter07_handover.ORDERS.values())[:2]
     assert all(
         10 * pieces[beside, prompt] < pieces[apart, prompt] for prompt in ("8,192", "30,000")
     )
@@ -122,7 +122,7 @@ def test_layers_side_by_side_are_fewer_pieces() -> None:
 
 def test_without_records_the_orders_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
-    assert "handover_layers" in chapter07_records.orders([8192]).data
+    assert "handover_layers" in chapter07_handover.orders([8192]).data
 
 
 def test_what_the_router_adds_is_told_for_one_hop_and_for_two() -> None:
@@ -236,7 +236,7 @@ def test_a_bound_tells_what_its_known_end_tells(
 
 def test_nixl_alone_stands_beside_the_engines_handover(monkeypatch: pytest.MonkeyPatch) -> None:
     data = store.find("chapter07/pd", "nixl_read", "h200")
-    rows = chapter07_records.nixl_against_the_link(data).data.splitlines()[2:]
+    rows = chapter07_handover.nixl_against_the_link(data).data.splitlines()[2:]
     shares = [[float(cell.strip(" %")) for cell in row.split("|")[3:-1]] for row in rows]
     assert [row.split("|")[1].strip() for row in rows] == [
         "1,024", "4,096", "8,192", "16,384", "30,000",
@@ -245,7 +245,7 @@ def test_nixl_alone_stands_beside_the_engines_handover(monkeypatch: pytest.Monke
         assert pieces < work and fresh <= work and used <= work, "the engine adds to NIXL's time"
         assert abs(idle - work) < 5
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
-    assert "--only link,handover" in chapter07_records.nixl_against_the_link(data).data
+    assert "--only link,handover" in chapter07_handover.nixl_against_the_link(data).data
 
 
 def test_splits_of_four_gpus_are_held_against_the_prediction(

@@ -16,6 +16,7 @@ from inferlab.errors import LabError
 from inferlab.records import store
 from inferlab.records.rooflines import measured_ceilings
 
+LAB = "chapter07/pd"
 # What the H200 records of chapters 3 and 5 reach of the roofline, prefill and decode, roughly.
 EFFICIENCY = 0.7
 ETHERNET_25G_BYTES_PER_S = 25e9 / 8

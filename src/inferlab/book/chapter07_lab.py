@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inferlab.arithmetic.separation import Rates
 from inferlab.arithmetic.shapes import ModelShape
+from inferlab.book.chapter07 import LAB
 from inferlab.book.live import can_start_more, prompts
 from inferlab.engines import native
 from inferlab.engines.choose import LabDefaults
@@ -22,7 +23,6 @@ from inferlab.measure.summary import summarise
 from inferlab.measure.under_test import UnderTest
 from inferlab.repository import lab_dir
 
-LAB = "chapter07/pd"
 START_LIMIT_S = 300.0
 
 

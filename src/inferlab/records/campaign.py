@@ -1,6 +1,5 @@
 """A lab's experiments in order: grouped by their engines, bounded in time, kept at once."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,15 +16,15 @@ from inferlab.engines.turns import START_LIMIT_S, Startable, Turns
 from inferlab.errors import LabError
 from inferlab.hardware.host import HostInfo
 from inferlab.load.runner import INTERRUPTED
-from inferlab.records import module_experiments, store
+from inferlab.records import module_experiments
 from inferlab.records.engine_experiments import measure
 from inferlab.records.experiments import Experiment, LabPlan
 from inferlab.records.jobs import Job
 from inferlab.records.provenance import device_of
 from inferlab.records.schema import Record
+from inferlab.records.shelf import Shelf
 from inferlab.records.telemetry import visible_gpus
 from inferlab.records.time_limits import Limits, Watchdog, terminated_like_interrupted
-from inferlab.repository import state_dir
 from inferlab.settings import Settings
 
 Say = Callable[[str], None]
@@ -94,6 +93,11 @@ class Campaign:
             return 1  # an engine that was started once reports the same at each look
         usual = MEASURE_REPEATS.get(experiment.measure, REPEATS)
         return self.repeats or experiment.repeats or usual
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """Where the records lie."""
+        return Shelf(device_of(self.host), self.plan.name, self.folder)
 
     @cached_property
     def recorded(self) -> RecordedModel:
@@ -202,7 +206,7 @@ class Campaign:
     def _attempt(self, experiment: Experiment, record: Callable[[], Record]) -> None:
         """Measure and write; a failure is said, and Ctrl-C goes on up after writing."""
         self.say(f"测量 {experiment.id}（约 {experiment.minutes:g} 分钟以内）…")
-        if (left := self._place(experiment, _unfinished())).is_file():
+        if left := self.shelf.unfinished(experiment):
             self.say(f"上次没有测完，那时测到的在 {left}，这次会覆盖")
         watchdog = Watchdog(self._deadline_s(experiment))
         try:
@@ -225,25 +229,20 @@ class Campaign:
             raise KeyboardInterrupt
 
     def _write(self, record: Record) -> None:
-        path, problem = store.keep(record, store.path_of(record, self.folder))
+        path, problem = self.shelf.put(record)
         self.written.append(path)
-        store.path_of(record, _unfinished()).unlink(missing_ok=True)
         told = f"（不完整：{record.partial}）" if record.partial else ""
         self.say(f"已写入 {path}{told}{f'（{problem}）' if problem else ''}")
 
     def _keep_unfinished(self, record: Record) -> None:
-        """Beside the published records: a whole one of an earlier time is not replaced by half."""
         try:
-            store.save(record, _unfinished())
+            self.shelf.keep_unfinished(record)
         except LabError as error:
             self.say(f"  {error}")
 
-    def _place(self, experiment: Experiment, folder: Path | None) -> Path:
-        return store.place_of(device_of(self.host), self.plan.name, experiment.id, folder)
-
     def _fail(self, experiment: Experiment, why: str) -> None:
         self.say(f"{experiment.id} 失败：{why}")
-        if (half := self._place(experiment, _unfinished())).is_file():
+        if half := self.shelf.unfinished(experiment):
             self.say(f"  测到的在 {half}")
         self.failed.append(experiment.id)
 
@@ -285,28 +284,12 @@ class Campaign:
         """Whether a whole record of this description lies in the target folder; says so."""
         if self.again:
             return False
-        place = self._place(experiment, self.folder)
-        if not place.is_file():
+        if not self.shelf.has_whole(experiment, wanted):
             return False
-        try:
-            found = store.load(place)
-        except LabError:
-            return False
-        old = found.parameters.get("description")
-        if old is None and experiment.module:
-            # Records from before descriptions were kept.
-            old = wanted if found.parameters.get("module") == experiment.module else None
-            old = old if found.repeats == wanted["repeats"] else None
-        if found.partial or old != json.loads(json.dumps(wanted)):
-            return False
+        place = self.shelf.place(experiment)
         self.say(f"跳过 {experiment.id}：已有同样设置的记录 {place}（重测：--again）")
         self.skipped.append(experiment.id)
         return True
-
-
-def _unfinished() -> Path:
-    """Where the records of experiments that still run lie."""
-    return state_dir() / "unfinished"
 
 
 def groups(wanted: list[Experiment]) -> list[list[Experiment]]:
