@@ -228,9 +228,8 @@ def test_a_bound_tells_what_its_known_end_tells(
     said = record.comparisons[0].model_copy(update={"verdict": verdict})
     known = {"goodput_long_prompt": record.model_copy(update={"comparisons": [said]})}
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
-    [row] = chapter07_records.goodput(known_shape("qwen3-8b"), h200_ceilings()).data.splitlines()[
-        2:
-    ]
+    shown = chapter07_records.goodput(known_shape("qwen3-8b"), h200_ceilings())
+    [row] = shown.data.splitlines()[2:]
     assert row.endswith(f"| {told} |")
 
 

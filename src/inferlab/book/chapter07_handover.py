@@ -77,19 +77,19 @@ def nixl_against_the_link(record: Record) -> Markdown:
 
     In one piece, with GPUs that were idle or at work before; with every block a piece of its own.
     """
-    link, handover = link_bytes_per_s(), _H200.find("handover")
-    if not link or not handover:
+    link, engines = link_bytes_per_s(), _H200.find("handover")
+    if not link or not engines:
         return _H200.missing(["link", "handover"])
     alone = {(f.labels["bytes"], f.labels["pieces"], f.labels["before"]): f.mean / link
              for f in record.select("nixl_read")}  # fmt: skip
     rows = []
-    for moved in handover.select("handover_bytes", cache="fresh"):
+    for moved in engines.select("handover_bytes", cache="fresh"):
         size, prompt = int(moved.mean), moved.labels["prompt"]
         most = max(pieces for read, pieces, _ in alone if read == size)
         reads = (alone[size, 1, "idle"], alone[size, 1, "work"], alone[size, most, "work"])
-        engine = (handover.one("handover_bytes_per_s", prompt=prompt, cache=cache).mean / link
+        handed = (engines.one("handover_bytes_per_s", prompt=prompt, cache=cache).mean / link
                   for cache in STATES)  # fmt: skip
-        rows.append((f"{prompt:,}", size / 1e6, *(f"{share:.0%}" for share in (*reads, *engine))))
+        rows.append((f"{prompt:,}", size / 1e6, *(f"{share:.0%}" for share in (*reads, *handed))))
     heads = ["prompt", "MB", "NIXL，一片，GPU 闲着", "NIXL，一片，GPU 刚忙过", "NIXL，每块一片",
              *(f"引擎里{told}" for told in STATES.values())]  # fmt: skip
     return table(heads, rows)

@@ -8,7 +8,7 @@ from typing import Literal
 from inferlab.errors import LabError, UsageError
 from inferlab.measure.repeats import METRICS, SMALLEST_DIFFERENCE
 from inferlab.measure.statistics import compare
-from inferlab.records.benchmark import Outcome, collect, parameters, software, take
+from inferlab.records.benchmark import Outcome, collect, parameters, take
 from inferlab.records.figures import figures_of, values_of
 from inferlab.records.one_run import Bench, Ground, Watch, measure_once
 from inferlab.records.provenance import device_of
@@ -136,12 +136,11 @@ def faster(name: str, verdict: str) -> Verdict:
 def ab_record(pair: Ab, grounds: tuple[Ground, Ground], outcome: Outcome) -> Record:
     """The record of an A/B."""
     a, b, ground = pair.a, pair.b, grounds[0]
-    engine = ground.engine
     asked = {"model_a": a.endpoint.model, "model_b": b.endpoint.model}
     return Record(
         kind="ab", lab=a.lab, experiment=a.name, device=device_of(ground.host), command=a.command,
         repeats=a.repeats, seed=a.seed, partial=outcome.partial, host=ground.host,
-        software=software(engine.name, engine.version), engine=engine, engine_b=grounds[1].engine,
+        software=ground.software, engine=ground.engine, engine_b=grounds[1].engine,
         model=ground.model,
         parameters=parameters(a, ground, outcome) | asked | {"same_server": pair.same_server},
         figures=figures_of(outcome.runs), runs=outcome.runs,

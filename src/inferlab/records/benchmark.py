@@ -1,6 +1,5 @@
 """Benchmarks: runs at each level of load, repeated, and the record they become."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ from inferlab.measure.goodput import Capacity, find_capacity
 from inferlab.records.figures import figures_of
 from inferlab.records.one_run import WINDOW_RULE, Bench, Ground, Watch, measure_once
 from inferlab.records.plan import Level
-from inferlab.records.provenance import describe_software, device_of
+from inferlab.records.provenance import device_of
 from inferlab.records.runs import Run
 from inferlab.records.schema import Record
 
@@ -135,20 +134,13 @@ def collect(body: Callable[[Outcome], None]) -> Outcome:
 
 def as_record(bench: Bench, ground: Ground, outcome: Outcome) -> Record:
     """The record of a benchmark."""
-    engine = ground.engine
     return Record(
         kind="benchmark", lab=bench.lab, experiment=bench.name, device=device_of(ground.host),
         command=bench.command, repeats=bench.repeats, seed=bench.seed, partial=outcome.partial,
-        host=ground.host, software=software(engine.name, engine.version), engine=engine,
+        host=ground.host, software=ground.software, engine=ground.engine,
         model=ground.model, parameters=parameters(bench, ground, outcome),
         figures=figures_of(outcome.runs), runs=outcome.runs,
     )  # fmt: skip
-
-
-def software(name: str, version: str | None) -> Any:
-    """Versions of this interpreter and clone, with the engine's."""
-    engine = f"{name} {version}" if version else None
-    return describe_software(Path(sys.executable), engine)
 
 
 def parameters(bench: Bench, ground: Ground, outcome: Outcome) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from inferlab.measure import (
 )
 from inferlab.measure.under_test import UnderTest
 from inferlab.records.ab import Ab, Sides, ab_record, compared, run_ab
-from inferlab.records.benchmark import Outcome, Stopped, as_record, run_bench, software
+from inferlab.records.benchmark import Outcome, Stopped, as_record, run_bench
 from inferlab.records.cold_starts import run_cold_starts
 from inferlab.records.goodput_ab import run_ladders, with_capacities
 from inferlab.records.jobs import (
@@ -127,8 +127,8 @@ def _series(job: Job) -> Record:
         return told(job, Record(
             lab=job.lab, experiment=job.experiment.id, device=device_of(ground.host),
             command=job.command, repeats=job.repeats, seed=job.seed, partial=why, host=ground.host,
-            software=software(ground.engine.name, ground.engine.version), engine=ground.engine,
-            model=ground.model, parameters=job.experiment.given | notes,
+            software=ground.software, engine=ground.engine, model=ground.model,
+            parameters=job.experiment.given | notes,
             figures=[Figure.from_series(each) for each in found], comparisons=_compared(found),
         ))  # fmt: skip
 

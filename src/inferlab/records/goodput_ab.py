@@ -144,7 +144,12 @@ class OpenEnds:
         """Of one side's capacity; a side without a finished round knows neither end."""
         found = _brackets(record.runs, _share_asked(record))[side]
         if not found:
-            return cls(True, True)
+            return cls(low=True, high=True)
+        return cls.of_rounds(found)
+
+    @classmethod
+    def of_rounds(cls, found: Sequence[Bracket]) -> "OpenEnds":
+        """Of the mean of these rounds' brackets."""
         return cls(any(not k.held for k in found), any(not k.broke for k in found))
 
     def over(self, below: "OpenEnds") -> "OpenEnds":
@@ -196,7 +201,8 @@ def _notes(brackets: dict[str, list[Bracket]]) -> dict[str, Any]:
     notes: dict[str, Any] = {}
     for side, found in brackets.items():
         growing = [k for k in found if k.held and k.held.steady.verdict == "overloaded"]
-        values = any(not k.broke for k in found), any(not k.held for k in found), len(growing)
+        ends = OpenEnds.of_rounds(found)
+        values = ends.high, ends.low, len(growing)
         notes |= {f"{name}_{side.lower()}": v for name, v in zip(_NOTES, values, strict=True)}
     return notes
 

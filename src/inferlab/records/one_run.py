@@ -1,7 +1,10 @@
 """One run of a benchmark: what is measured, against which server, and how the run is judged."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from inferlab.errors import LabError, UsageError
@@ -18,9 +21,9 @@ from inferlab.measure.window import WARM_UP_SHARE, Window, steady_window, whole_
 from inferlab.records import runs as form
 from inferlab.records.against_ceilings import Limits, limits_of, shares
 from inferlab.records.plan import Level, Plan
-from inferlab.records.provenance import device_of
+from inferlab.records.provenance import describe_software, device_of
 from inferlab.records.runs import Run
-from inferlab.records.schema import EngineInfo, Model
+from inferlab.records.schema import EngineInfo, Model, Software
 from inferlab.records.served_by import describe_engine, describe_model, is_local
 from inferlab.records.telemetry import busy_gpus, gpu_telemetry
 
@@ -88,6 +91,13 @@ class Ground:
     model: Model
     limits: Limits | str
     gpus: list[int] = field(default_factory=list)
+
+    @cached_property
+    def software(self) -> Software:
+        """Versions of this interpreter and clone, with the engine's; another interpreter is started
+        to ask, once."""
+        name, version = self.engine.name, self.engine.version
+        return describe_software(Path(sys.executable), f"{name} {version}" if version else None)
 
     @classmethod
     def of(cls, endpoint: Endpoint, options: Mapping[str, Any] | None = None) -> "Ground":
