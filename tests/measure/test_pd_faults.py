@@ -15,6 +15,7 @@ from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
 from inferlab.measure import pd_faults
+from inferlab.measure.kv_transfer import Transfers
 from inferlab.measure.pd_faults import Outcome, judge
 from inferlab.measure.under_test import UnderTest
 
@@ -57,8 +58,7 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
 
     monkeypatch.setattr(pd_faults, "closed_loop", lambda *_, **__: run)
     monkeypatch.setattr(pd_faults, "run_closed_loop", lambda *_, **__: right)
-    monkeypatch.setattr(pd_faults, "_expired", lambda deployment: 0)
-    monkeypatch.setattr(pd_faults, "_failed_reads", lambda deployment: 0)
+    monkeypatch.setattr(pd_faults, "_counters", lambda deployment: {})
     monkeypatch.setattr(pd_faults, "all_in_rotation", lambda url: next(whole))
     monkeypatch.setattr(pd_faults.time, "sleep", waited.append)
     monkeypatch.setitem(pd_faults.FAULTS, "router_restarted", router_restarted)
@@ -71,6 +71,24 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
     assert len(waited) == 6, "each time until every worker is in rotation again"
     with pytest.raises(UsageError, match="没有名为 router_restart 的故障"):
         list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))
+
+
+def test_kv_caches_are_counted_on_the_workers_that_lived_through_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = {"p0": 7.0, "p1": 0.0, "d0": 0.0}
+    asked: list[str] = []
+    workers = [SimpleNamespace(url=url, leader=ProcessId(n, 0.0)) for n, url in enumerate(counted)]
+    deployment: Any = SimpleNamespace(engines={each.url: each for each in workers})
+    monkeypatch.setattr(pd_faults.health, "complete", lambda url, *_, **__: asked.append(url))
+    monkeypatch.setattr(pd_faults.Transfers, "read",
+                        lambda urls: Transfers(expired=counted[urls[0]]))  # fmt: skip
+    before = pd_faults._counters(deployment)
+    workers[0].leader = ProcessId(9, 1.0)  # killed and started again: its 7 are gone
+    counted |= {"p0": 1.0, "p1": 4.0}
+    moved = pd_faults._counted(before, pd_faults._counters(deployment))
+    assert sum(each.expired for each in moved) == 4
+    assert asked == ["p0", "p1", "d0"] * 2, "an idle worker has not told its counts yet"
 
 
 def until(true: Callable[[], bool]) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from inferlab.engines import temporary
+from inferlab.engines import health, temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import ProcessId, session_members
 from inferlab.engines.router.client import all_in_rotation, in_flight
@@ -70,7 +70,8 @@ class Outcome:
         silent: an end without a word, or none within the deadline.
         wrong: text that differs from the run without a fault.
         slowest_s: longest time from sending to the end.
-        expired: KV caches that nobody read within their lease; of workers that lived on.
+        expired: KV caches that nobody read within their lease; of workers that lived on. Those
+            of a lease that outlasts the run are counted in a later one.
         failed_reads: of KV caches; the decode worker computed those prompts itself. Likewise.
     """
 
@@ -139,7 +140,7 @@ def _once(
     repairs: list[Callable[[], None]] = []
     drawn = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
     moment = 0.0 if name in AT_THE_START else drawn
-    before = _expired(deployment), _failed_reads(deployment)
+    before = _counters(deployment)
     inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
         result = closed_loop(
@@ -149,17 +150,25 @@ def _once(
         repair()
     samples = result.whole()
     _until_whole(load, deployment)
-    outcome = judge(samples, load.expected)
-    expired, failed = _expired(deployment) - before[0], _failed_reads(deployment) - before[1]
-    return replace(outcome, expired=max(0, expired), failed_reads=max(0, failed))
+    moved = _counted(before, _counters(deployment))
+    return replace(judge(samples, load.expected),
+                   expired=int(sum(each.expired for each in moved)),
+                   failed_reads=int(sum(each.failed for each in moved)))  # fmt: skip
 
 
-def _expired(deployment: RunningDeployment) -> int:
-    return int(Transfers.read(deployment.urls()["prefill"]).expired)
+def _counters(deployment: RunningDeployment) -> dict[ProcessId, Transfers]:
+    """Of every worker's process; one that was started again is another, and counts from zero."""
+    for engine in deployment.engines.values():
+        # vLLM looks for expired leases, and tells its counts, only in the steps that it computes.
+        health.complete(engine.url, "def f(n):\n", max_tokens=2)
+    return {e.leader: Transfers.read([e.url]) for e in deployment.engines.values()}
 
 
-def _failed_reads(deployment: RunningDeployment) -> int:
-    return int(Transfers.read(deployment.urls()["decode"]).failed)
+def _counted(
+    before: dict[ProcessId, Transfers], after: dict[ProcessId, Transfers]
+) -> list[Transfers]:
+    """By each of the workers that lived through it."""
+    return [after[leader].since(seen) for leader, seen in before.items() if leader in after]
 
 
 def _calm(load: Load) -> Load:
