@@ -3,6 +3,7 @@
 import asyncio
 import select
 from dataclasses import replace
+from statistics import median
 
 import pytest
 
@@ -32,6 +33,17 @@ def test_a_whole_answer(api, continuous: bool) -> None:
     assert sample.finish_reason == "length"
     assert sample.scheduled_s <= sample.sent_s < sample.chunk_s[0] < sample.finished_s
     assert sample.ttft_ms == pytest.approx(sample.ttft_from_send_ms + sample.send_delay_ms)
+
+
+def test_an_engine_in_steps_sends_all_its_tokens_at_their_ends() -> None:
+    step_ms = 40
+    with null_server(ttft_ms=20, ttft_jitter=0.9, itl_ms=25, step_ms=step_ms) as server:
+        samples = run_closed_loop(server.endpoint(), [SPEC] * 12, 6)
+        sent = [time for request in server.log() for time in request["chunks"]]
+    assert [each.output_tokens for each in samples] == [8] * 12
+    assert len(sent) >= 12 * 8, "and the client's own first question"
+    assert median(1e3 * time % step_ms for time in sent) < step_ms / 4, "soon after a step's end"
+    assert median(each.tpot_ms or 0 for each in samples) == pytest.approx(step_ms, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Figures = dict[tuple[str, str], list[float]]
 
 @pytest.fixture(scope="module")
 def measured() -> Figures:
-    load = RouterLoad("small", 48, 4, 32, {"ttft_ms": 10, "itl_ms": 2})
+    load = RouterLoad("small", 48, 4, "24-40", {"ttft_ms": 10, "itl_ms": 2})
     found = list(measure(2, [load]))
     assert all(each.labels["load"] == "small" for each in found)
     return {(each.name, each.labels["path"]): each.values for each in found}

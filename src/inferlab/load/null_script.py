@@ -22,6 +22,8 @@ class Script:
         ttft_jitter: relative half-width of a uniform spread of `ttft_ms`.
         prefill_us_per_token: added to `ttft_ms` for each prompt token.
         chunk_tokens: tokens per chunk.
+        step_ms: of an engine that computes its batch in steps: what falls due within one leaves at
+            its end, of all requests together; 0 for each at its own time.
         slots: requests served at once, the others wait in line; 0 means no limit.
         stall_share: share of requests that pause once, in mid-stream.
         stall_ms: length of that pause.
@@ -43,6 +45,7 @@ class Script:
     ttft_jitter: float = 0.0
     prefill_us_per_token: float = 0.0
     chunk_tokens: int = 1
+    step_ms: float = 0.0
     slots: int = 0
     stall_share: float = 0.0
     stall_ms: float = 2000.0

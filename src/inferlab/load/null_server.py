@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import signal
 import sys
 import time
@@ -26,6 +27,9 @@ from inferlab.load.event_loop import precise_loop
 from inferlab.load.null_script import Ask, Fate, Script
 from inferlab.load.sockets import bundle_s
 from inferlab.open_files import raise_file_limit
+
+# Of a step: what is due at its very end must not fall into the next by rounding.
+_SAME_STEP = 1e-6
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +69,7 @@ class NullServer:
         self.script = script
         self.random = Random(script.seed)
         self._gap_s = script.chunk_tokens * script.itl_ms / 1e3
+        self._step_s = script.step_ms / 1e3
         self.log: list[Stream] = []
         self._queue: deque[Stream] = deque()
         self._active = 0
@@ -109,6 +114,8 @@ class NullServer:
 
     def _push(self, due: float, stream: Stream) -> None:
         self._count += 1
+        if self._step_s:
+            due = math.ceil(due / self._step_s - _SAME_STEP) * self._step_s
         heappush(self._due, (due, self._count, stream))
         if self._timer is None or self._due[0][1] == self._count:
             self._arm()

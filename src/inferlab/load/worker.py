@@ -26,12 +26,13 @@ class WorkerPlan:
     """A load of random requests: closed loop with `concurrency`, or Poisson with `rate_per_s`.
 
     Request number i carries `user` = i, so that it is found again in a null server's log.
+    `output_tokens` is a number, or a distribution as `Lengths.parse` reads it.
     """
 
     url: str
     requests: int
     prompt_tokens: int = 32
-    output_tokens: int = 64
+    output_tokens: int | str = 64
     concurrency: int = 0
     rate_per_s: float = 0.0
     max_in_flight: int = 0
@@ -41,9 +42,8 @@ class WorkerPlan:
 
     def specs(self, random: Random) -> list[RequestSpec]:
         """The requests."""
-        specs = random_requests(
-            self.requests, Lengths(self.prompt_tokens), Lengths(self.output_tokens), random
-        )
+        outputs = Lengths.parse(str(self.output_tokens))
+        specs = random_requests(self.requests, Lengths(self.prompt_tokens), outputs, random)
         return [replace(spec, extra={"user": str(i)}) for i, spec in enumerate(specs)]
 
     def timed(self, random: Random, specs: list[RequestSpec]) -> list[TimedRequest]:

@@ -45,7 +45,7 @@ class RouterLoad:
     name: str
     requests: int
     concurrency: int
-    output_tokens: int
+    output_tokens: int | str
     script: dict[str, Any]
 
     def plan(self, url: str, seed: int) -> WorkerPlan:
@@ -54,10 +54,13 @@ class RouterLoad:
                           concurrency=self.concurrency, seed=seed, check=False)  # fmt: skip
 
 
-# What one request waits; what 192 streams of 50 tok/s lose (an 8B model on an H200 gave 5,700 to
-# 6,000 tok/s to as many, with their prefills); and what is lost when the null server does not wait.
+# What one request waits; the same where 16 tokens leave an engine at once in every step (the load
+# of `router_overhead` on an H200: a step took 5.5 ms, a first token four to five of them); what 192
+# streams of 50 tok/s lose (an 8B model on an H200 gave 5,700 to 6,000 tok/s to as many, with their
+# prefills); and what is lost when the null server does not wait.
 LOADS = (
     RouterLoad("one at a time", 24, 1, 32, {"ttft_ms": 20, "itl_ms": 5}),
+    RouterLoad("16 in step", 240, 16, "64-192", {"ttft_ms": 22, "itl_ms": 5.5, "step_ms": 5.5}),
     RouterLoad("192 streams", 960, 192, 64, {"ttft_ms": 200, "ttft_jitter": 0.9, "itl_ms": 20}),
     RouterLoad("flat out", 768, 256, 128, {"ttft_ms": 20, "ttft_jitter": 0.9, "itl_ms": 1}),
 )
