@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from inferlab.engines.processes import ProcessId
+from inferlab.engines.router.app import KEEPALIVE_S
 from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status
@@ -69,6 +70,12 @@ def test_the_control_runs_as_often_as_each_fault_and_injects_nothing(
     assert found["answered", "none"] == found["answered", "router_restarted"] == [2, 2, 2]
     assert injected == [0, 1, 2]
     assert len(waited) == 6, "each time until every worker is in rotation again"
+    waited.clear()
+    whole = iter([True] * 6)
+    monkeypatch.setitem(pd_faults.FAULTS, "router_frozen", router_restarted)
+    list(pd_faults.measure(engine, deployment, given | {"faults": ["router_frozen"]}))
+    assert waited == [pd_faults.NEW_CONNECTIONS_S] * 3, "the control waits for nothing"
+    assert pd_faults.NEW_CONNECTIONS_S > KEEPALIVE_S
     with pytest.raises(UsageError, match="没有名为 router_restart 的故障"):
         list(pd_faults.measure(engine, deployment, given | {"faults": ["router_restart"]}))
 

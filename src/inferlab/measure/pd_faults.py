@@ -23,6 +23,7 @@ from typing import Any
 from inferlab.engines import health, temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import ProcessId, session_members
+from inferlab.engines.router.app import KEEPALIVE_S
 from inferlab.engines.router.client import all_in_rotation, in_flight
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
@@ -37,6 +38,10 @@ DEFAULTS = {"times": 10, "requests": 24, "concurrency": 4, "prompt": 400, "outpu
             "deadline_s": 90, "frozen_s": 15, "faults": None}  # fmt: skip
 RESTART_LIMIT_S = 300.0
 HANDED_OVER_S = 2.0  # for the prompts under way to be computed and handed over
+# Until the router has given up the idle connections of the run before. A worker that stood still
+# closes them when it wakes, also those that a request waits on: the router prefills that one anew,
+# and what was handed over for it is never read.
+NEW_CONNECTIONS_S = KEEPALIVE_S + 0.5
 PATIENCE_S = 1.0  # of a client that was refused a connection, while the router restarts
 CONTROL = "none"
 CLEAR = frozenset({Status.HTTP_ERROR, Status.ERROR_EVENT, Status.CONNECT_ERROR})
@@ -141,6 +146,8 @@ def _once(
     drawn = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
     moment = 0.0 if name in AT_THE_START else drawn
     before = _counters(deployment)
+    if name in AT_THE_START:
+        time.sleep(NEW_CONNECTIONS_S)
     inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
         result = closed_loop(
