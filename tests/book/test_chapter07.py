@@ -126,15 +126,35 @@ def test_without_records_the_orders_say_what_is_missing(monkeypatch: pytest.Monk
 
 
 def test_what_the_router_adds_is_told_for_one_hop_and_for_two() -> None:
-    rows = chapter07_records.router_alone().data.splitlines()[2:]
+    rows = chapter07_records.router_added().data.splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[2] for row in cells] == ["一个副本", "P 和 D"] * 6
-    assert [row[0] for row in cells] == ["16 核"] * 6 + ["2 核"] * 6
-    for device, row in (("h200", cells[1]), ("amd-epyc", cells[7])):
+    engine, null = cells[:2], cells[2:]
+    assert [row[:3] for row in engine] == [["vLLM，H200", "一次一个", "一个副本"],
+                                           ["vLLM，H200", "16 路", "一个副本"]]  # fmt: skip
+    assert [row[2] for row in null] == ["一个副本", "P 和 D"] * 7
+    assert [row[0] for row in null] == ["空服务器，16 核"] * 6 + ["空服务器，2 核"] * 8
+    for device, row in (("h200", null[1]), ("intel-xeon", null[7])):
         record = store.find("chapter07/pd", "router_null", device)
         two_hops = record.one("ttft_added_ms", load="one at a time", path="pd")
         assert row[3].startswith(f"{two_hops.mean:.1f}（")
         assert two_hops.mean > record.one("ttft_added_ms", load="one at a time", path="router").mean
+
+
+def test_what_the_router_adds_before_an_engine_is_paired_by_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pattern = store.find("chapter03", "gpu_load", "h200")
+    figures = [Figure.from_series(Series(name, "", values, {"side": side, "concurrency": 16}))
+               for name, side, values in (("ttft_ms.p50", "A", [20.0, 40.0]),
+                                          ("ttft_ms.p50", "B", [23.0, 43.0]),
+                                          ("output_tokens_per_s", "A", [100.0, 200.0]),
+                                          ("output_tokens_per_s", "B", [99.0, 198.0]))]  # fmt: skip
+    known = {"router_overhead": pattern.model_copy(update={"figures": figures}),
+             "router_null": store.find("chapter07/pd", "router_null", "h200")}  # fmt: skip
+    monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: known.get(experiment))
+    row = chapter07_records.router_added().data.splitlines()[2]
+    assert row == ("| vLLM，H200 | 16 路 | 一个副本 | 3.0（3.0 到 3.0） | "
+                   "0.990（0.990–0.990） | — |")  # fmt: skip
 
 
 def fault_record(**faults: dict[str, list[float]]) -> Record:
@@ -268,7 +288,7 @@ def test_without_records_the_command_is_shown(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ShownRecords, "find", lambda self, experiment: None)
     texts = [chapter07_records.faults(), chapter07_records.faults_on_a_gpu(),
              chapter07_records.interference(), chapter07_records.interference_on_one_gpu(),
-             chapter07_records.router_alone(),
+             chapter07_records.router_added(),
              chapter07_records.gains(*chapter07_records.GOODPUT)]  # fmt: skip
     assert all("./lab record chapter07/pd --only" in text.data for text in texts)
     assert chapter07_records.measured_gains(0.025) == {}

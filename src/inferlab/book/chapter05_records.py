@@ -56,7 +56,7 @@ WHOLE = {
     "goodput_fp8_ab": "SLO 内：throughput-fp8.yaml",
 }
 
-_H200 = ShownRecords(LAB, DEVICE)
+_H200 = ShownRecords(LAB, (DEVICE,))
 shown, gains, side_by_side = _H200.shown, _H200.gains, _H200.side_by_side
 verdicts = _H200.verdicts
 

@@ -3,6 +3,7 @@ to latency and goodput, what the router adds, how faults end. The handover's own
 `chapter07_handover`."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from operator import sub, truediv
 from typing import TypeVar
 
 from IPython.display import Markdown
@@ -13,11 +14,12 @@ from inferlab.arithmetic.shapes import ModelShape
 from inferlab.arithmetic.work import Ceilings
 from inferlab.book.chapter07 import EFFICIENCY, LAB, predicted_gain
 from inferlab.book.shown_records import VERDICTS, ShownRecords
+from inferlab.hardware.timing import Series
 from inferlab.plots.interference import interference as interference_picture
 from inferlab.plots.tables import table
 from inferlab.records.goodput_ab import CAPACITY, OpenEnds, open_ends, settled
 from inferlab.records.rooflines import describe
-from inferlab.records.schema import Comparison, Record
+from inferlab.records.schema import Comparison, Figure, Record
 
 K = TypeVar("K", bound=Hashable)
 # Loads of the experiments: name for the reader, prompt, output, TPOT of the SLO in seconds.
@@ -41,14 +43,17 @@ FAULTS = {
     "router_frozen": "路由卡住，比租约久",
     "prefill_killed_after_handover": "P 交接后被杀",
 }
-# What `router_null` sends, and what stands behind the router.
+# What the router is asked with before an engine and, in `router_null`, before null servers; and
+# what stands behind it.
+ENGINE_LOADS = {"router_ttft": "一次一个", "router_overhead": "16 路"}
 NULL_LOADS = {
     "one at a time": "一次一个",
+    "16 in step": "16 路，每 5.5 ms 一步",
     "192 streams": "192 路，每路每秒 50 token",
     "flat out": "256 路，不限流速",
 }
 BEHIND = {"router": "一个副本", "pd": "P 和 D"}
-_H200, _CPU = ShownRecords(LAB), ShownRecords(LAB, "amd-epyc")
+_H200, _CPU = ShownRecords(LAB), ShownRecords(LAB, ("intel-xeon", "amd-epyc"))
 shown, gains, verdicts = _H200.shown, _H200.gains, _H200.verdicts
 
 
@@ -81,33 +86,57 @@ def _interference(names: Mapping[str, str]) -> Drawing | Markdown:
     return interference_picture(sides, note=describe(*found.values()))
 
 
-def router_alone() -> Markdown:
-    """What the router adds before null servers: of the records of an H200's host and of two
-    cores."""
-    records = [record for each in (_H200, _CPU) if (record := each.find("router_null"))]
-    if not records:
-        return _CPU.missing(["router_null"])
-    heads = ["机器", "负载", "路由后面", "TTFT 多 ms（95 %）", "输出吞吐 ÷ 直接问（95 %）",
+def router_added() -> Markdown:
+    """What the router adds: before an engine on an H200, and before null servers."""
+    engine = [
+        _router_before_engine(record, load)
+        for name, load in ENGINE_LOADS.items()
+        if (record := _H200.find(name))
+    ]
+    null = [
+        row
+        for each in (_H200, _CPU)
+        if (record := each.find("router_null"))
+        for row in _router_before_null(record)
+    ]
+    if not engine or not null:
+        return _H200.missing([*ENGINE_LOADS, "router_null"])
+    heads = ["引擎", "负载", "路由后面", "TTFT 多 ms（95 %）", "输出吞吐 ÷ 直接问（95 %）",
              "路由的 CPU，ms/token"]  # fmt: skip
-    return table(heads, [row for record in records for row in _router_added(record)])
+    return table(heads, [*engine, *null])
 
 
-def _router_added(record: Record) -> Iterator[tuple[object, ...]]:
-    host = f"{record.host.cpu.usable_cores} 核" if record.host else "不详"
+def _router_before_engine(record: Record, load: str) -> tuple[object, ...]:
+    """Of the pairs that were measured in turn, as `router_null` takes them."""
+    pairs = {
+        name: [record.one(name, side=side).values for side in "AB"]
+        for name in ("ttft_ms.p50", "output_tokens_per_s")
+    }
+    added = Figure.from_series(Series("", "ms", list(map(sub, *pairs["ttft_ms.p50"][::-1]))))
+    ratio = Figure.from_series(
+        Series("", "", list(map(truediv, *pairs["output_tokens_per_s"][::-1])))
+    )
+    return "vLLM，H200", load, BEHIND["router"], *_with_intervals(added, ratio), "—"
+
+
+def _router_before_null(record: Record) -> Iterator[tuple[object, ...]]:
+    host = f"空服务器，{record.host.cpu.usable_cores} 核" if record.host else "空服务器"
     for load, told in NULL_LOADS.items():
         for path, behind in BEHIND.items():
-            added, ratio, cpu = (
-                record.one(name, load=load, path=path)
+            found = [
+                record.select(name, load=load, path=path)
                 for name in ("ttft_added_ms", "throughput_ratio", "router_cpu_ms_per_token")
-            )
-            yield (
-                host,
-                told,
-                behind,
-                f"{added.mean:.1f}（{added.low:.1f} 到 {added.high:.1f}）",
-                f"{ratio.mean:.3f}（{ratio.low:.3f}–{ratio.high:.3f}）",
-                cpu.mean,
-            )
+            ]
+            if all(found):
+                added, ratio, cpu = (figures[0] for figures in found)
+                yield host, told, behind, *_with_intervals(added, ratio), cpu.mean
+
+
+def _with_intervals(added: Figure, ratio: Figure) -> tuple[str, str]:
+    return (
+        f"{added.mean:.1f}（{added.low:.1f} 到 {added.high:.1f}）",
+        f"{ratio.mean:.3f}（{ratio.low:.3f}–{ratio.high:.3f}）",
+    )
 
 
 def goodput(shape: ModelShape, ceilings: Ceilings) -> Markdown:

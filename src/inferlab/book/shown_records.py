@@ -1,7 +1,8 @@
-"""A lab's records of one device as its notebook shows them: what a record makes, or, where there is
-none yet, a line that says how to make it."""
+"""A lab's records of one kind of device as its notebook shows them: what a record makes, or, where
+there is none yet, a line that says how to make it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,21 +20,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShownRecords:
-    """One lab's records of one device.
+    """One lab's records of one kind of device.
 
     Attributes:
-        device: folder of the records below `results/`.
+        devices: folders of the records below `results/`; an experiment is taken from the first
+            that has it.
     """
 
     lab: str
-    device: str = "h200"
+    devices: tuple[str, ...] = ("h200",)
 
     def find(self, experiment: str) -> Record | None:
         """The record of an experiment; None when there is none, or it is damaged."""
-        try:
-            return store.find(self.lab, experiment, self.device)
-        except LabError:
-            return None
+        for device in self.devices:
+            with suppress(LabError):
+                return store.find(self.lab, experiment, device)
+        return None
 
     def shown(self, experiment: str, draw: Callable[[Record], T]) -> T | Markdown:
         """What `draw` makes of a record; where there is none, how to make one."""
@@ -43,7 +45,7 @@ class ShownRecords:
     def missing(self, experiments: Iterable[str]) -> Markdown:
         """Says that there is no record yet."""
         command = f"./lab record {self.lab} --only {','.join(experiments)}"
-        kind = " H200 " if self.device == "h200" else "这种机器的"
+        kind = " H200 " if self.devices == ("h200",) else "这种机器的"
         return Markdown(f"*还没有{kind}记录。有机器时自己测：* `{command}`")
 
     def gains(self, *experiments: str) -> Markdown:
