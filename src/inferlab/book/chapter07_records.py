@@ -3,7 +3,6 @@ to latency and goodput, what the router adds, how faults end. The handover's own
 `chapter07_handover`."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from operator import sub, truediv
 from typing import TypeVar
 
 from IPython.display import Markdown
@@ -108,15 +107,14 @@ def router_added() -> Markdown:
 
 def _router_before_engine(record: Record, load: str) -> tuple[object, ...]:
     """Of the pairs that were measured in turn, as `router_null` takes them."""
-    pairs = {
-        name: [record.one(name, side=side).values for side in "AB"]
+    ttft, output = (
+        zip(*(record.one(name, side=side).values for side in "AB"), strict=True)
         for name in ("ttft_ms.p50", "output_tokens_per_s")
-    }
-    added = Figure.from_series(Series("", "ms", list(map(sub, *pairs["ttft_ms.p50"][::-1]))))
-    ratio = Figure.from_series(
-        Series("", "", list(map(truediv, *pairs["output_tokens_per_s"][::-1])))
     )
-    return "vLLM，H200", load, BEHIND["router"], *_with_intervals(added, ratio), "—"
+    added = Series("ttft_added_ms", "ms", [routed - direct for direct, routed in ttft])
+    ratio = Series("throughput_ratio", "", [routed / direct for direct, routed in output])
+    intervals = _with_intervals(Figure.from_series(added), Figure.from_series(ratio))
+    return "vLLM，H200", load, BEHIND["router"], *intervals, "—"
 
 
 def _router_before_null(record: Record) -> Iterator[tuple[object, ...]]:
