@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from inferlab.engines.processes import ProcessId
-from inferlab.engines.router.app import KEEPALIVE_S
+from inferlab.engines.router.limits import KEEPALIVE_S
 from inferlab.errors import LabError, UsageError
 from inferlab.load.endpoint import Endpoint
 from inferlab.load.samples import RequestSample, Status

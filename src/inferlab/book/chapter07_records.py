@@ -119,15 +119,13 @@ def _router_before_engine(record: Record, load: str) -> tuple[object, ...]:
 
 def _router_before_null(record: Record) -> Iterator[tuple[object, ...]]:
     host = f"空服务器，{record.host.cpu.usable_cores} 核" if record.host else "空服务器"
-    for load, told in NULL_LOADS.items():
-        for path, behind in BEHIND.items():
-            found = [
-                record.select(name, load=load, path=path)
-                for name in ("ttft_added_ms", "throughput_ratio", "router_cpu_ms_per_token")
-            ]
-            if all(found):
-                added, ratio, cpu = (figures[0] for figures in found)
-                yield host, told, behind, *_with_intervals(added, ratio), cpu.mean
+    for added in record.select("ttft_added_ms"):
+        ratio, cpu = (
+            record.one(name, **added.labels)
+            for name in ("throughput_ratio", "router_cpu_ms_per_token")
+        )
+        load, behind = NULL_LOADS[added.labels["load"]], BEHIND[added.labels["path"]]
+        yield host, load, behind, *_with_intervals(added, ratio), cpu.mean
 
 
 def _with_intervals(added: Figure, ratio: Figure) -> tuple[str, str]:

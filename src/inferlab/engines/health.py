@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SERVED_NAME = "lab"
+PROMPT = "def f(n):\n"  # where any will do
 
 # A proxy from the environment must not stand between the lab and its own machine.
 _local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -38,7 +39,7 @@ def answers(base_url: str) -> bool:
     if not is_healthy(base_url):
         return False
     try:
-        return complete(base_url, "def f(n):\n")["usage"]["completion_tokens"] >= 1
+        return complete(base_url, PROMPT)["usage"]["completion_tokens"] >= 1
     except (OSError, KeyError, ValueError):
         return False
 

@@ -186,7 +186,7 @@ class Turns:
             if health.is_sleeping(engine.url):
                 health.post(f"{engine.url}/wake_up", timeout_s=SLEEP_LIMIT_S)
                 _until_sleeping(engine, False)
-            health.complete(engine.url, "def f(n):\n", max_tokens=WARM_UP_TOKENS)
+            health.complete(engine.url, health.PROMPT, max_tokens=WARM_UP_TOKENS)
         except (OSError, ValueError, KeyError, LabError) as error:
             self.say(f"引擎 {engine.recipe.name} 没有醒来（{error}），改为停止再启动，逐块测量")
             self.mode = "restart"

@@ -23,8 +23,8 @@ from typing import Any
 from inferlab.engines import health, temporary
 from inferlab.engines.deployment import RunningDeployment
 from inferlab.engines.processes import ProcessId, session_members
-from inferlab.engines.router.app import KEEPALIVE_S
 from inferlab.engines.router.client import all_in_rotation, in_flight
+from inferlab.engines.router.limits import KEEPALIVE_S
 from inferlab.errors import LabError, UsageError
 from inferlab.hardware.timing import Series
 from inferlab.load.endpoint import Endpoint
@@ -143,11 +143,11 @@ def _once(
     load: Load, deployment: RunningDeployment, name: str, number: int, frozen_s: float
 ) -> Outcome:
     repairs: list[Callable[[], None]] = []
-    drawn = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
-    moment = 0.0 if name in AT_THE_START else drawn
+    moment = Random(f"{name}/{number}").uniform(0.1, 0.8) * load.calm_s
     before = _counters(deployment)
     if name in AT_THE_START:
         time.sleep(NEW_CONNECTIONS_S)
+        moment = 0.0
     inject = _nothing if name == CONTROL else FAULTS[name]
     with _later(moment, lambda: repairs.append(inject(deployment, number, frozen_s))):
         result = closed_loop(
@@ -167,7 +167,7 @@ def _counters(deployment: RunningDeployment) -> dict[ProcessId, Transfers]:
     """Of every worker's process; one that was started again is another, and counts from zero."""
     for engine in deployment.engines.values():
         # vLLM looks for expired leases, and tells its counts, only in the steps that it computes.
-        health.complete(engine.url, "def f(n):\n", max_tokens=2)
+        health.complete(engine.url, health.PROMPT, max_tokens=2)
     return {e.leader: Transfers.read([e.url]) for e in deployment.engines.values()}
 
 

@@ -19,16 +19,13 @@ from aiohttp import (
 from inferlab.engines.router.attempts import Router
 from inferlab.engines.router.exchange import Ask
 from inferlab.engines.router.handover import refusal
-from inferlab.engines.router.limits import Limits
+from inferlab.engines.router.limits import KEEPALIVE_S, Limits
 from inferlab.engines.router.metrics import exposition
 from inferlab.engines.router.stream import ClientGoneError, error_response
 from inferlab.engines.router.trace import Counts, Trace
 from inferlab.engines.router.workers import Fleet, Worker, describe
 
 MAX_BODY_BYTES = 64 << 20
-# vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): never write to one that
-# is about to go, for a POST that broke off cannot be told from a worker that died.
-KEEPALIVE_S = 3.0
 CONNECT_S = 2.0
 KEPT_REQUESTS = 500
 _FORWARDED = ("Authorization", "traceparent", "tracestate")

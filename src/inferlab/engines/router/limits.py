@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+# vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): never write to one that
+# is about to go, for a POST that broke off cannot be told from a worker that died.
+KEEPALIVE_S = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
